@@ -1,0 +1,327 @@
+//! Residual blocks, and the plain whole-tensor evaluation of layers and blocks.
+//!
+//! A block is clamp(path(x) + shortcut(x)). The addition is fused into the path's last convolution: the
+//! shortcut's values lie in the output before that convolution runs, and each is replaced by the
+//! rounded sum of both. See `docs/residual-blocks.md` for the idea.
+
+use heapless::Vec;
+use serde::{Deserialize, Serialize};
+
+use crate::error::LayerError;
+use crate::kernels;
+use crate::layer::{Conv2d, Finish, Reduction, Windowed};
+use crate::quantization::{Clamp, Residual};
+use crate::shape::{Shape, Window};
+
+/// Most convolutions in a block's path.
+pub const MAX_PATH: usize = 3;
+
+/// A residual block: two or three convolutions around which a shortcut leads.
+///
+/// The clamp of the last convolution is the block's: ReLU after the addition.
+///
+/// ```
+/// use skipstone::{Block, Clamp, Conv2d, Requantize, Residual, Shape, Window};
+///
+/// // An identity block over 2 x 2 pixels with one channel; all scales are 1, all zero points 0.
+/// let (shape, window) = (Shape::new(2, 2, 1), Window::square(3, 1, 1));
+/// const ONE: [i32; 1] = [1 << 30];
+/// let relu = Requantize::new(&ONE, 30, Clamp::relu(0))?;
+/// const DOUBLE: [i8; 9] = [0, 0, 0, 0, 2, 0, 0, 0, 0];
+/// const NEGATE: [i8; 9] = [0, 0, 0, 0, -1, 0, 0, 0, 0];
+/// let first = Conv2d::new(shape, window, &DOUBLE, &[0], &[0], relu)?;
+/// let last = Conv2d::new(shape, window, &NEGATE, &[0], &[0], relu)?;
+/// let block = Block::identity(&[first, last], Residual::new(0, 1 << 30, 0)?)?;
+///
+/// // relu(-relu(2 x) + x)
+/// let (mut scratch, mut output) = ([0; 4], [0; 4]);
+/// block.run(&[5, -5, 0, 100], &mut scratch, &mut output)?;
+/// assert_eq!(output, [0, 0, 0, 0]);
+///
+/// // A block whose path is zero is exactly ReLU of its shortcut.
+/// let zero = Conv2d::new(shape, window, &[0; 9], &[0], &[0], relu)?;
+/// let block = Block::identity(&[first, zero], Residual::new(0, 1 << 30, 0)?)?;
+/// block.run(&[5, -5, 0, 100], &mut scratch, &mut output)?;
+/// assert_eq!(output, [5, 0, 0, 100]);
+/// # Ok::<(), skipstone::LayerError>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Block<'a> {
+    path: Vec<Conv2d<'a>, MAX_PATH>,
+    residual: Residual,
+    shortcut: Shortcut<'a>,
+}
+
+/// A block's other way from its input to its output.
+#[derive(Debug, Clone, Copy)]
+pub enum Shortcut<'a> {
+    /// The input itself: an *identity block*.
+    Identity,
+    /// A convolution of its own (1 x 1, possibly strided): a *convolutional block*.
+    Projection(Conv2d<'a>),
+    /// Strided subsampling of the input with zero channels around it ("option A"): no weights.
+    Padded(Subsample),
+}
+
+/// Strided subsampling with zero channels in front of and behind the input's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subsample {
+    /// Vertical and horizontal stride.
+    pub stride: [u8; 2],
+    /// Zero channels in front; those that are missing behind are zero too.
+    pub channels_before: u16,
+}
+
+impl<'a> Block<'a> {
+    /// An identity block: the path's result is added to the block's own input, of the same shape.
+    ///
+    /// # Errors
+    /// [`LayerError`] where the path has fewer than two or more than three convolutions, or shapes or
+    /// ranges do not fit.
+    pub fn identity(path: &[Conv2d<'a>], residual: Residual) -> Result<Self, LayerError> {
+        Block::new(path, residual, Shortcut::Identity)
+    }
+
+    /// A convolutional block: the shortcut has a convolution of its own, which changes the shape as
+    /// the path does.
+    ///
+    /// # Errors
+    /// As [`Block::identity`].
+    pub fn convolutional(
+        path: &[Conv2d<'a>],
+        residual: Residual,
+        projection: Conv2d<'a>,
+    ) -> Result<Self, LayerError> {
+        Block::new(path, residual, Shortcut::Projection(projection))
+    }
+
+    /// A block with a padded shortcut ("option A"): every `stride`-th pixel of the input, with zero
+    /// channels in front of and behind its own.
+    ///
+    /// # Errors
+    /// As [`Block::identity`].
+    pub fn padded(path: &[Conv2d<'a>], residual: Residual, subsample: Subsample) -> Result<Self, LayerError> {
+        Block::new(path, residual, Shortcut::Padded(subsample))
+    }
+
+    /// A block with any shortcut.
+    ///
+    /// # Errors
+    /// As [`Block::identity`].
+    pub fn new(path: &[Conv2d<'a>], residual: Residual, shortcut: Shortcut<'a>) -> Result<Self, LayerError> {
+        residual.check()?;
+        let path = Vec::from_slice(path).map_err(|_| LayerError::Block)?;
+        let (Some(first), Some(last), true) = (path.first(), path.last(), path.len() >= 2) else {
+            return Err(LayerError::Block);
+        };
+        let chained = path.iter().zip(path.iter().skip(1)).all(|(a, b)| a.output() == b.input());
+        let arrives = match &shortcut {
+            Shortcut::Identity => first.input() == last.output(),
+            Shortcut::Projection(layer) => layer.input() == first.input() && layer.output() == last.output(),
+            Shortcut::Padded(subsample) => subsample.leads(first.input(), last.output()),
+        };
+        if chained && arrives { Ok(Block { path, residual, shortcut }) } else { Err(LayerError::Block) }
+    }
+
+    /// The convolutions around which the shortcut leads.
+    pub fn path(&self) -> &[Conv2d<'a>] {
+        &self.path
+    }
+
+    /// How the shortcut's values enter the sum.
+    pub const fn residual(&self) -> Residual {
+        self.residual
+    }
+
+    /// The other way.
+    pub const fn shortcut(&self) -> &Shortcut<'a> {
+        &self.shortcut
+    }
+
+    /// Shape of the input.
+    pub fn input(&self) -> Shape {
+        self.path.first().map_or(Shape::new(0, 0, 0), Conv2d::input)
+    }
+
+    /// Shape of the output.
+    pub fn output(&self) -> Shape {
+        self.path.last().map_or(Shape::new(0, 0, 0), Conv2d::output)
+    }
+
+    /// Zero point and range of the output.
+    pub fn clamp(&self) -> Clamp {
+        self.path.last().map_or(Clamp::none(0), Conv2d::clamp)
+    }
+
+    /// Elements of scratch memory that [`Block::run`] needs: the tensors inside the path.
+    pub fn scratch_len(&self) -> usize {
+        self.path.iter().rev().skip(1).map(|layer| layer.output().len()).sum()
+    }
+
+    /// Evaluates the block on a whole tensor, layer by layer.
+    ///
+    /// This is the plain way, with whole tensors between the layers; a [`Network`](crate::Network) makes
+    /// the same bits row by row in a fraction of the memory.
+    ///
+    /// # Errors
+    /// [`LayerError::Length`] where `input`, `output` or `scratch` ([`Block::scratch_len`]) have the
+    /// wrong length (a longer `scratch` serves).
+    pub fn run(&self, input: &[i8], scratch: &mut [i8], output: &mut [i8]) -> Result<(), LayerError> {
+        check_length(input.len(), self.input().len())?;
+        check_length(output.len(), self.output().len())?;
+        let given = scratch.len();
+        let scratch = scratch.get_mut(..self.scratch_len());
+        let scratch = scratch.ok_or(LayerError::Length { needed: self.scratch_len(), given })?;
+        match &self.shortcut {
+            Shortcut::Identity => output.copy_from_slice(input),
+            Shortcut::Projection(layer) => run_windowed(&Windowed::Conv2d(*layer), None, input, output)?,
+            Shortcut::Padded(subsample) => {
+                subsample.run(self.input(), input, self.output(), output, self.residual.zero_point);
+            }
+        }
+        let Some((last, inner)) = self.path.split_last() else { return Err(LayerError::Block) };
+        let (mut from, mut rest) = (input, scratch);
+        for layer in inner {
+            let Some((to, behind)) = rest.split_at_mut_checked(layer.output().len()) else {
+                return Err(LayerError::Block);
+            };
+            run_windowed(&Windowed::Conv2d(*layer), None, from, to)?;
+            (from, rest) = (to, behind);
+        }
+        run_windowed(&Windowed::Conv2d(*last), Some(&self.residual), from, output)
+    }
+}
+
+impl Subsample {
+    /// Whether subsampling a tensor of shape `from` can give one of shape `to`.
+    fn leads(self, from: Shape, to: Shape) -> bool {
+        let one = Window { kernel: [1; 2], stride: self.stride, padding: [0; 4] };
+        let channels = self.channels_before.checked_add(from.channels);
+        one.output(from, to.channels) == Some(to) && channels.is_some_and(|channels| channels <= to.channels)
+    }
+
+    /// Subsamples a whole tensor; padded channels get `zero_point`.
+    fn run(self, from: Shape, input: &[i8], to: Shape, output: &mut [i8], zero_point: i8) {
+        let [down, right] = self.stride.map(usize::from);
+        let rows = input.chunks_exact(from.row_len()).step_by(down);
+        for (input, output) in rows.zip(output.chunks_exact_mut(to.row_len())) {
+            let pixels = input.chunks_exact(usize::from(from.channels)).step_by(right);
+            for (input, output) in pixels.zip(output.chunks_exact_mut(usize::from(to.channels))) {
+                output.fill(zero_point);
+                for (y, x) in output.iter_mut().skip(usize::from(self.channels_before)).zip(input) {
+                    *y = *x;
+                }
+            }
+        }
+    }
+}
+
+impl Windowed<'_> {
+    /// Evaluates the layer on a whole tensor.
+    ///
+    /// # Errors
+    /// [`LayerError::Length`] where `input` or `output` have the wrong length.
+    pub fn run(&self, input: &[i8], output: &mut [i8]) -> Result<(), LayerError> {
+        run_windowed(self, None, input, output)
+    }
+}
+
+impl Reduction<'_> {
+    /// Evaluates the layer on a whole tensor: int8 values and class scores, of which the layer's
+    /// finish fills one and leaves the other alone.
+    ///
+    /// `sums` is scratch memory of one element for each output.
+    ///
+    /// # Errors
+    /// [`LayerError::Length`] where a slice has the wrong length.
+    pub fn run(
+        &self,
+        input: &[i8],
+        sums: &mut [i32],
+        output: &mut [i8],
+        scores: &mut [f32],
+    ) -> Result<(), LayerError> {
+        check_length(input.len(), self.input().len())?;
+        check_length(sums.len(), usize::from(self.outputs()))?;
+        self.begin(sums);
+        for (row, input) in input.chunks_exact(self.input().row_len()).enumerate() {
+            self.accumulate(row as u16, input, sums);
+        }
+        match self.finish() {
+            Finish::Requantize(requantize) => {
+                check_length(output.len(), sums.len())?;
+                let multipliers = requantize.multipliers().iter().cycle();
+                for ((y, sum), multiplier) in output.iter_mut().zip(sums).zip(multipliers) {
+                    *y = requantize.apply(*sum, *multiplier, 0);
+                }
+            }
+            Finish::Scores(scales) => {
+                check_length(scores.len(), sums.len())?;
+                for ((y, sum), scale) in scores.iter_mut().zip(sums).zip(scales.iter().cycle()) {
+                    *y = *sum as f32 * scale;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets the sums to what they are before the first row.
+    pub(crate) fn begin(&self, sums: &mut [i32]) {
+        match self {
+            Reduction::Dense(layer) => {
+                for (sum, bias) in sums.iter_mut().zip(layer.bias) {
+                    *sum = *bias;
+                }
+            }
+            Reduction::GlobalAveragePool(_) => sums.fill(0),
+        }
+    }
+
+    /// Takes one input row into the sums.
+    pub(crate) fn accumulate(&self, row: u16, input: &[i8], sums: &mut [i32]) {
+        match self {
+            Reduction::Dense(layer) => kernels::dense(layer, row, input, sums),
+            Reduction::GlobalAveragePool(layer) => kernels::global_average_pool(layer, input, sums),
+        }
+    }
+}
+
+fn run_windowed(
+    layer: &Windowed<'_>,
+    residual: Option<&Residual>,
+    input: &[i8],
+    output: &mut [i8],
+) -> Result<(), LayerError> {
+    let (from, to, window) = (layer.input(), layer.output(), layer.window());
+    check_length(input.len(), from.len())?;
+    check_length(output.len(), to.len())?;
+    for (row, output) in (0..to.height).zip(output.chunks_exact_mut(to.row_len())) {
+        let mut rows = [&[][..]; Window::MAX_KERNEL as usize];
+        for (slot, row) in rows.iter_mut().zip(window.rows(row, 1, from.height)) {
+            if let Some(pixels) = row.and_then(|row| input.chunks_exact(from.row_len()).nth(usize::from(row)))
+            {
+                *slot = pixels;
+            }
+        }
+        let rows = rows.get(..usize::from(window.kernel[0])).unwrap_or_default();
+        run_strip(layer, residual, rows, &mut [output]);
+    }
+    Ok(())
+}
+
+/// Makes a strip of output rows; an empty input row is padding.
+pub(crate) fn run_strip(
+    layer: &Windowed<'_>,
+    residual: Option<&Residual>,
+    input: &[&[i8]],
+    output: &mut [&mut [i8]],
+) {
+    match layer {
+        Windowed::Conv2d(layer) => kernels::conv2d(layer, residual, input, output),
+        Windowed::Pool2d(layer) => kernels::pool2d(layer, input, output),
+    }
+}
+
+fn check_length(given: usize, needed: usize) -> Result<(), LayerError> {
+    if given == needed { Ok(()) } else { Err(LayerError::Length { needed, given }) }
+}

@@ -1,0 +1,339 @@
+//! Layers as plain parameter structs over slices, checked once when they are made.
+//!
+//! There are two kinds. A *windowed* layer makes an output row from the input rows under its window
+//! ([`Conv2d`], [`Pool2d`]). A *reduction* takes its input row by row, in any
+//! amount of time, into 32-bit sums, and has one output row at the end ([`Dense`],
+//! [`GlobalAveragePool`]). Tensors are NHWC, rows are slices of width x channels int8 values.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::LayerError;
+use crate::quantization::{Clamp, Requantize};
+use crate::shape::{Shape, Window};
+
+/// Largest |x * w| of an int8 input and an int8 weight.
+const MAX_PRODUCT: i64 = 128 * 128;
+
+/// Refuses a bias from which `taps` products could leave an i32, whatever the weights and inputs are.
+fn check_accumulators(bias: &[i32], taps: usize) -> Result<(), LayerError> {
+    let products = i64::try_from(taps).unwrap_or(i64::MAX).saturating_mul(MAX_PRODUCT);
+    let room = i64::from(i32::MAX).saturating_sub(products);
+    match bias.iter().position(|b| i64::from(*b).abs() > room) {
+        Some(channel) => Err(LayerError::Accumulator { channel }),
+        None => Ok(()),
+    }
+}
+
+fn check_length(given: usize, needed: usize) -> Result<(), LayerError> {
+    if given == needed { Ok(()) } else { Err(LayerError::Length { needed, given }) }
+}
+
+/// One value for each output, or one that serves them all.
+fn check_per_output(given: usize, outputs: usize) -> Result<(), LayerError> {
+    if given == 1 { Ok(()) } else { check_length(given, outputs) }
+}
+
+/// Convolution, full or depthwise; batch norm is folded into weights and bias, the activation is the
+/// clamp of its requantization.
+#[derive(Debug, Clone, Copy)]
+pub struct Conv2d<'a> {
+    pub(crate) input: Shape,
+    pub(crate) output: Shape,
+    pub(crate) window: Window,
+    pub(crate) depthwise: bool,
+    pub(crate) weights: &'a [i8],
+    pub(crate) bias: &'a [i32],
+    pub(crate) padding_pixel: &'a [i8],
+    pub(crate) requantize: Requantize<'a>,
+}
+
+impl<'a> Conv2d<'a> {
+    /// A convolution over `input`, every output channel of which sees every input channel.
+    ///
+    /// * `weights`: OHWI (output channel, kernel row, kernel column, input channel), -127..=127.
+    /// * `bias`: one for each output channel, at scale input_scale x weight_scale, with the input's zero
+    ///   point folded in: bias - zero_point * sum(weights). Their number is the number of output channels.
+    /// * `padding_pixel`: what stands in a padded position, one value for each input channel: the
+    ///   input's zero point (per channel where raw camera bytes go in).
+    ///
+    /// # Errors
+    /// [`LayerError`] where shapes, lengths or ranges do not fit, or a sum could leave 32 bits.
+    pub fn new(
+        input: Shape,
+        window: Window,
+        weights: &'a [i8],
+        bias: &'a [i32],
+        padding_pixel: &'a [i8],
+        requantize: Requantize<'a>,
+    ) -> Result<Self, LayerError> {
+        let channels = u16::try_from(bias.len()).map_err(|_| LayerError::Geometry)?;
+        let output = window.output(input, channels).ok_or(LayerError::Geometry)?;
+        let layer =
+            Conv2d { input, output, window, depthwise: false, weights, bias, padding_pixel, requantize };
+        layer.check(window.positions() * usize::from(input.channels))
+    }
+
+    /// A depthwise convolution over `input`, every channel of which has a kernel of its own: as
+    /// [`Conv2d::new`], but with `weights` HWC (kernel row, kernel column, channel).
+    ///
+    /// # Errors
+    /// [`LayerError`] where shapes, lengths or ranges do not fit, or a sum could leave 32 bits.
+    pub fn depthwise(
+        input: Shape,
+        window: Window,
+        weights: &'a [i8],
+        bias: &'a [i32],
+        padding_pixel: &'a [i8],
+        requantize: Requantize<'a>,
+    ) -> Result<Self, LayerError> {
+        let output = window.output(input, input.channels).ok_or(LayerError::Geometry)?;
+        let layer =
+            Conv2d { input, output, window, depthwise: true, weights, bias, padding_pixel, requantize };
+        layer.check(window.positions())
+    }
+
+    /// The parameters fit the shapes, and no sum of `taps` products and a bias can leave 32 bits.
+    fn check(self, taps: usize) -> Result<Self, LayerError> {
+        let channels = usize::from(self.output.channels);
+        check_length(self.bias.len(), channels)?;
+        check_length(self.weights.len(), taps * channels)?;
+        check_length(self.padding_pixel.len(), usize::from(self.input.channels))?;
+        check_length(self.requantize.multipliers().len(), channels)?;
+        check_accumulators(self.bias, taps)?;
+        Ok(self)
+    }
+
+    /// Shape of the input.
+    pub const fn input(&self) -> Shape {
+        self.input
+    }
+
+    /// Shape of the output.
+    pub const fn output(&self) -> Shape {
+        self.output
+    }
+
+    /// Zero point and range of the output.
+    pub const fn clamp(&self) -> Clamp {
+        self.requantize.clamp()
+    }
+
+    /// Multiply-accumulate operations for one image, padded positions included.
+    pub const fn macs(&self) -> u64 {
+        (self.output.height as u64) * (self.output.width as u64) * (self.weights.len() as u64)
+    }
+}
+
+/// Pooling over windows; the output keeps the input's scale and zero point.
+#[derive(Debug, Clone, Copy)]
+pub struct Pool2d {
+    pub(crate) input: Shape,
+    pub(crate) output: Shape,
+    pub(crate) window: Window,
+    pub(crate) kind: Pooling,
+}
+
+/// What a pooling layer makes of a window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Pooling {
+    /// The largest value; padded positions never win.
+    Max,
+    /// The mean of the positions inside the tensor, rounded half up.
+    Average,
+    /// The mean of all positions of the window, padded ones counting as real zeros.
+    AveragePadded {
+        /// The int8 value that stands for the real number zero.
+        zero_point: i8,
+    },
+}
+
+impl Pool2d {
+    /// Pooling of `kind` over `input`.
+    ///
+    /// # Errors
+    /// [`LayerError::Geometry`] where the window does not fit.
+    pub fn new(input: Shape, window: Window, kind: Pooling) -> Result<Self, LayerError> {
+        let output = window.output(input, input.channels).ok_or(LayerError::Geometry)?;
+        Ok(Pool2d { input, output, window, kind })
+    }
+
+    /// Shape of the input.
+    pub const fn input(&self) -> Shape {
+        self.input
+    }
+
+    /// Shape of the output.
+    pub const fn output(&self) -> Shape {
+        self.output
+    }
+}
+
+/// What becomes of a reduction's 32-bit sums; multipliers and scales are one for each output, or one
+/// that serves them all.
+#[derive(Debug, Clone, Copy)]
+pub enum Finish<'a> {
+    /// int8 values for the next layer.
+    Requantize(Requantize<'a>),
+    /// f32 class scores, sum * scale, not squeezed through int8.
+    Scores(&'a [f32]),
+}
+
+impl Finish<'_> {
+    fn check(&self, outputs: usize) -> Result<(), LayerError> {
+        match self {
+            Finish::Requantize(requantize) => check_per_output(requantize.multipliers().len(), outputs),
+            Finish::Scores(scales) => {
+                check_per_output(scales.len(), outputs)?;
+                let usable = scales.iter().all(|s| s.is_finite() && *s > 0.0);
+                if usable { Ok(()) } else { Err(LayerError::Requantization) }
+            }
+        }
+    }
+}
+
+/// Fully connected layer over a whole tensor, flattened in HWC order.
+#[derive(Debug, Clone, Copy)]
+pub struct Dense<'a> {
+    pub(crate) input: Shape,
+    pub(crate) weights: &'a [i8],
+    pub(crate) bias: &'a [i32],
+    pub(crate) finish: Finish<'a>,
+}
+
+impl<'a> Dense<'a> {
+    /// A dense layer over `input`: `weights` output by input, one `bias` for each output (as in
+    /// [`Conv2d::new`]).
+    ///
+    /// # Errors
+    /// [`LayerError`] where shapes, lengths or ranges do not fit, or a sum could leave 32 bits.
+    pub fn new(
+        input: Shape,
+        weights: &'a [i8],
+        bias: &'a [i32],
+        finish: Finish<'a>,
+    ) -> Result<Self, LayerError> {
+        if input.is_empty() || bias.is_empty() || u16::try_from(bias.len()).is_err() {
+            return Err(LayerError::Geometry);
+        }
+        check_length(weights.len(), input.len().saturating_mul(bias.len()))?;
+        check_accumulators(bias, input.len())?;
+        finish.check(bias.len())?;
+        Ok(Dense { input, weights, bias, finish })
+    }
+
+    /// Shape of the input.
+    pub const fn input(&self) -> Shape {
+        self.input
+    }
+}
+
+/// Mean over height and width: H x W x C becomes 1 x 1 x C, with 32-bit sums until its one rounding.
+#[derive(Debug, Clone, Copy)]
+pub struct GlobalAveragePool<'a> {
+    pub(crate) input: Shape,
+    pub(crate) zero_point: i8,
+    pub(crate) finish: Finish<'a>,
+}
+
+impl<'a> GlobalAveragePool<'a> {
+    /// Global average pooling over `input`, whose real zero is `zero_point`; the multipliers (or scales)
+    /// of `finish` hold the division by height x width.
+    ///
+    /// # Errors
+    /// [`LayerError`] where shapes, lengths or ranges do not fit, or a sum could leave 32 bits.
+    pub fn new(input: Shape, zero_point: i8, finish: Finish<'a>) -> Result<Self, LayerError> {
+        if input.is_empty() {
+            return Err(LayerError::Geometry);
+        }
+        // every position adds at most |x - zero_point| <= 255
+        let positions = i64::from(input.height) * i64::from(input.width);
+        if positions * 256 > i64::from(i32::MAX) {
+            return Err(LayerError::Accumulator { channel: 0 });
+        }
+        finish.check(usize::from(input.channels))?;
+        Ok(GlobalAveragePool { input, zero_point, finish })
+    }
+
+    /// Shape of the input.
+    pub const fn input(&self) -> Shape {
+        self.input
+    }
+}
+
+/// A layer that makes an output row from the input rows under its window.
+#[derive(Debug, Clone, Copy)]
+pub enum Windowed<'a> {
+    /// Convolution.
+    Conv2d(Conv2d<'a>),
+    /// Pooling.
+    Pool2d(Pool2d),
+}
+
+impl Windowed<'_> {
+    /// Shape of the input.
+    pub const fn input(&self) -> Shape {
+        match self {
+            Windowed::Conv2d(layer) => layer.input(),
+            Windowed::Pool2d(layer) => layer.input(),
+        }
+    }
+
+    /// Shape of the output.
+    pub const fn output(&self) -> Shape {
+        match self {
+            Windowed::Conv2d(layer) => layer.output(),
+            Windowed::Pool2d(layer) => layer.output(),
+        }
+    }
+
+    /// Kernel, stride and padding.
+    pub const fn window(&self) -> Window {
+        match self {
+            Windowed::Conv2d(layer) => layer.window,
+            Windowed::Pool2d(layer) => layer.window,
+        }
+    }
+}
+
+/// A layer that takes its input row by row into 32-bit sums and has one output row at the end.
+#[derive(Debug, Clone, Copy)]
+pub enum Reduction<'a> {
+    /// Fully connected layer.
+    Dense(Dense<'a>),
+    /// Mean over height and width.
+    GlobalAveragePool(GlobalAveragePool<'a>),
+}
+
+impl<'a> Reduction<'a> {
+    /// Shape of the input.
+    pub const fn input(&self) -> Shape {
+        match self {
+            Reduction::Dense(layer) => layer.input(),
+            Reduction::GlobalAveragePool(layer) => layer.input(),
+        }
+    }
+
+    /// Number of sums, which is the number of outputs.
+    pub const fn outputs(&self) -> u16 {
+        match self {
+            Reduction::Dense(layer) => layer.bias.len() as u16,
+            Reduction::GlobalAveragePool(layer) => layer.input.channels,
+        }
+    }
+
+    /// What becomes of the sums.
+    pub const fn finish(&self) -> Finish<'a> {
+        match self {
+            Reduction::Dense(layer) => layer.finish,
+            Reduction::GlobalAveragePool(layer) => layer.finish,
+        }
+    }
+
+    /// Zero point and range of the int8 output; `None` where the output is class scores.
+    pub const fn clamp(&self) -> Option<Clamp> {
+        match self.finish() {
+            Finish::Requantize(requantize) => Some(requantize.clamp()),
+            Finish::Scores(_) => None,
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! int8 residual networks on microcontrollers: no heap, no std, no surprises.
+//!
+//! A model is converted on the host (`skipstone convert`) into a *blob* that the runtime reads in place
+//! from flash. Here is all that the firmware does:
+//!
+//! ```
+//! use skipstone::{Arena, Model, Network};
+//!
+//! static MODEL: &[u8] = skipstone::include_model!("../models/digits.skip");
+//!
+//! let model = Model::parse(MODEL)?;              // everything is checked here, once
+//! let mut arena = Arena::<{ 4 * 1024 }>::new();
+//! let mut network: Network = Network::new(model, &mut arena)?; // Err says bytes needed and given
+//! let scores = network.run(&[0; 8 * 8])?;        // or run_rows: the camera feeds row by row
+//! let best = scores.top::<3>();
+//! # assert_eq!(best.len(), 3);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Modules point one way
+//! network → model → stage → block → kernels → layer → quantization → shape. Residual blocks
+//! ([`Block`]) are first-class: an identity block, a convolutional block (projection shortcut) and a
+//! padded shortcut, each with the addition fused into its last convolution, and usable without a blob.
+//!
+//! # Features
+//! * `defmt`: errors, scores and reports print on the target.
+
+#![no_std]
+
+#[cfg(test)]
+extern crate std;
+
+mod arena;
+mod block;
+mod error;
+mod kernels;
+mod layer;
+mod model;
+mod network;
+pub mod plan;
+mod quantization;
+pub mod schedule;
+pub mod schema;
+mod scores;
+mod shape;
+pub mod stage;
+
+pub use arena::Arena;
+pub use block::{Block, MAX_PATH, Shortcut, Subsample};
+pub use error::{LayerError, NewError, ParseError, RunError};
+pub use layer::{Conv2d, Dense, Finish, GlobalAveragePool, Pool2d, Pooling, Reduction, Windowed};
+pub use model::{
+    HEADER_BYTES, MAGIC, Model, SECTION_ALIGN, StageEntry, Stages, VERSION, WEIGHTS_ALIGN, checksum,
+};
+pub use network::{FrameNetwork, MAX_STEP_ROWS, Network};
+pub use quantization::{Clamp, Requantize, Residual};
+pub use scores::{Class, Scores};
+pub use shape::{Shape, Window};
+
+/// Embeds a blob, aligned as [`Model::parse`] wants it; the path is relative to the source file, as in
+/// [`include_bytes!`].
+#[macro_export]
+macro_rules! include_model {
+    ($path:expr) => {{
+        #[repr(C, align(16))]
+        struct Aligned<B: ?Sized>(B);
+        static ALIGNED: &Aligned<[u8]> = &Aligned(*include_bytes!($path));
+        &ALIGNED.0
+    }};
+}

@@ -1,0 +1,366 @@
+//! The blob, checked once: container, manifest, every stage's shapes and parameters.
+
+use core::ops::Range;
+
+use crate::block::{Block, Shortcut};
+use crate::error::{LayerError, ParseError};
+use crate::layer::{Conv2d, Dense, Finish, GlobalAveragePool, Pool2d, Reduction, Windowed};
+use crate::plan::Plan;
+use crate::quantization::Requantize;
+use crate::schema;
+use crate::shape::Shape;
+use crate::stage::Stage;
+
+#[cfg(target_endian = "big")]
+compile_error!("skipstone reads little-endian weights in place: big-endian targets are not supported");
+
+/// First bytes of a blob.
+pub const MAGIC: [u8; 4] = *b"SKIP";
+
+/// Format version that this library reads.
+pub const VERSION: u16 = 1;
+
+/// Bytes before the manifest: magic, version, reserved, total length, CRC-32, manifest length.
+pub const HEADER_BYTES: usize = 20;
+
+/// The header's CRC-32 field, which the checksum leaves out.
+const CRC_FIELD: Range<usize> = 12..16;
+
+/// Alignment of the weights within the blob, in bytes.
+pub const WEIGHTS_ALIGN: usize = 16;
+
+/// Alignment of the blob in memory and of each section in the weights, in bytes.
+pub const SECTION_ALIGN: usize = 4;
+
+const CRC: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);
+
+/// CRC-32 (ISO-HDLC, as in zip and Ethernet) of a blob, its checksum field left out.
+pub fn checksum(blob: &[u8]) -> u32 {
+    let mut digest = CRC.digest();
+    digest.update(blob.get(..CRC_FIELD.start).unwrap_or_default());
+    digest.update(blob.get(CRC_FIELD.end..).unwrap_or_default());
+    digest.finalize()
+}
+
+/// A checked network in flash.
+///
+/// A model is a view of the blob: nothing is copied but a few numbers, weights are read in place.
+#[derive(Debug, Clone, Copy)]
+pub struct Model<'a> {
+    manifest: schema::Manifest<'a>,
+    /// The stages' records.
+    stages: &'a [u8],
+    weights: &'a [u8],
+    blob_bytes: usize,
+    classes: u16,
+}
+
+impl<'a> Model<'a> {
+    /// Checks a blob. Bytes behind the length that its header states are ignored, so that a whole
+    /// flash slot can be given.
+    ///
+    /// # Errors
+    /// [`ParseError`] for anything but a blob of this format version whose checksum, shapes and
+    /// parameters all agree. No bytes whatsoever make this panic. The plans' row tables are proved in
+    /// [`Network::new`](crate::Network::new).
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, ParseError> {
+        let truncated = |needed| ParseError::Truncated { needed, given: bytes.len() };
+        let header: &[u8; HEADER_BYTES] = bytes.first_chunk().ok_or(truncated(HEADER_BYTES))?;
+        let word = |at: usize| match header.get(at..at + 4) {
+            Some(&[a, b, c, d]) => u32::from_le_bytes([a, b, c, d]),
+            _ => 0, // every `at` below lies in the header
+        };
+        if !header.starts_with(&MAGIC) {
+            return Err(ParseError::NotABlob);
+        }
+        let found = word(4) as u16;
+        if found != VERSION {
+            return Err(ParseError::Version { found, supported: VERSION });
+        }
+        let (total, stored, manifest_len) = (word(8) as usize, word(12), word(16) as usize);
+        let blob = bytes.get(..total).ok_or(truncated(total))?;
+        if bytes.as_ptr().align_offset(SECTION_ALIGN) != 0 {
+            return Err(ParseError::Misaligned);
+        }
+        let computed = checksum(blob);
+        if computed != stored {
+            return Err(ParseError::Checksum { stored, computed });
+        }
+        let manifest_end = HEADER_BYTES.checked_add(manifest_len).ok_or(ParseError::Header)?;
+        let weights_start = manifest_end.checked_next_multiple_of(WEIGHTS_ALIGN).ok_or(ParseError::Header)?;
+        let manifest_bytes = blob.get(HEADER_BYTES..manifest_end).ok_or(ParseError::Header)?;
+        let weights = blob.get(weights_start..).ok_or(ParseError::Header)?;
+        let padding = blob.get(manifest_end..weights_start).unwrap_or_default();
+        if word(4) >> 16 != 0 || padding.iter().any(|byte| *byte != 0) {
+            return Err(ParseError::Header);
+        }
+
+        let (manifest, stages) = postcard::take_from_bytes::<schema::Manifest<'_>>(manifest_bytes)
+            .map_err(|_| ParseError::Manifest)?;
+        let mut model = Model { manifest, stages, weights, blob_bytes: total, classes: 0 };
+        model.check()?;
+        Ok(model)
+    }
+
+    /// Walks over the stages once: shapes follow each other, sections exist, scores come last.
+    fn check(&mut self) -> Result<(), ParseError> {
+        if self.manifest.input.is_empty() || self.manifest.stages == 0 {
+            return Err(ParseError::Manifest);
+        }
+        let mut stages = self.stages();
+        let mut scores = false;
+        while let Some(stage) = stages.next() {
+            let stage = stage?.stage;
+            if scores {
+                return Err(ParseError::Output { stage: stages.index - 1 });
+            }
+            scores = stage.gives_scores();
+            self.classes = stage.output().channels;
+        }
+        if !scores {
+            return Err(ParseError::Output { stage: stages.index - 1 });
+        }
+        if !stages.rest.is_empty() {
+            return Err(ParseError::Manifest);
+        }
+        for frame in [false, true] {
+            let plan = self.memory_plan(frame).ok_or(ParseError::Plan)?;
+            let stages: usize = plan.segments.iter().map(|stages| usize::from(*stages)).sum();
+            if stages != usize::from(self.manifest.stages)
+                || plan.segments.contains(&0)
+                || plan.strips.contains(&0)
+            {
+                return Err(ParseError::Plan);
+            }
+        }
+        match self.labels().count() {
+            0 if self.manifest.labels_len == 0 => Ok(()),
+            labels if labels == usize::from(self.classes) => Ok(()),
+            _ => Err(ParseError::Labels),
+        }
+    }
+
+    /// Name of the network.
+    pub const fn name(&self) -> &'a str {
+        self.manifest.name
+    }
+
+    /// Shape of an image: height x width x channels raw pixel bytes (HWC).
+    pub const fn input(&self) -> Shape {
+        self.manifest.input
+    }
+
+    /// Number of class scores.
+    pub const fn classes(&self) -> usize {
+        self.classes as usize
+    }
+
+    /// Whether the scores are normalized by softmax in the network itself.
+    pub const fn softmax(&self) -> bool {
+        self.manifest.softmax
+    }
+
+    /// Bytes of the arena with the input frame in it ([`Network::with_frame`](crate::Network::with_frame)).
+    pub const fn arena_bytes(&self) -> usize {
+        self.manifest.frame.arena_bytes as usize
+    }
+
+    /// Bytes of the arena when the input is fed row by row ([`Network::new`](crate::Network::new)).
+    pub const fn arena_bytes_rows(&self) -> usize {
+        self.manifest.rows.arena_bytes as usize
+    }
+
+    /// Bytes of the blob.
+    pub const fn blob_bytes(&self) -> usize {
+        self.blob_bytes
+    }
+
+    /// The class labels; none where the blob has none.
+    pub fn labels(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+        let labels: Option<&[u8]> =
+            section(self.weights, self.manifest.labels, self.manifest.labels_len as usize);
+        let labels = labels.and_then(|bytes| core::str::from_utf8(bytes).ok()).unwrap_or_default();
+        labels.split_terminator('\0')
+    }
+
+    /// The label of a class.
+    pub fn label(&self, class: usize) -> Option<&'a str> {
+        self.labels().nth(class)
+    }
+
+    /// The stages, in order of execution.
+    pub fn stages(&self) -> Stages<'a> {
+        Stages::new(self.stages, self.manifest.stages, self.weights, self.manifest.input)
+    }
+
+    /// The plan for an input frame in the arena, or for an input fed by rows; `None` where the blob
+    /// has changed since it was parsed.
+    pub fn memory_plan(&self, frame: bool) -> Option<Plan<'a>> {
+        let plan = if frame { self.manifest.frame } else { self.manifest.rows };
+        // a frame is contiguous: its first row's entry stands for all
+        let (mut layers, mut rows) = (0, if frame { 1 } else { usize::from(self.manifest.input.height) });
+        for layer in self.stages().flatten().flat_map(|entry| entry.stage.layers(0, 1, 0)) {
+            layers += 1;
+            rows += usize::from(layer.node.output.rows);
+        }
+        Some(Plan {
+            arena_bytes: usize::try_from(plan.arena_bytes).ok()?,
+            rows: section(self.weights, plan.rows, rows)?,
+            strips: section(self.weights, plan.strips, layers)?,
+            segments: section(self.weights, plan.segments, usize::from(plan.segment_count))?,
+        })
+    }
+}
+
+/// A stage as it stands in the blob and as it runs.
+#[derive(Debug, Clone)]
+pub struct StageEntry<'a> {
+    /// Its record: name, scales, offsets.
+    pub record: schema::Stage<'a>,
+    /// Its layers.
+    pub stage: Stage<'a>,
+}
+
+/// Iterates over a blob's stages, decoding one at a time.
+#[derive(Debug, Clone)]
+pub struct Stages<'a> {
+    rest: &'a [u8],
+    weights: &'a [u8],
+    index: u16,
+    count: u16,
+    shape: Shape,
+}
+
+impl<'a> Iterator for Stages<'a> {
+    type Item = Result<StageEntry<'a>, ParseError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.index >= self.count {
+            return None;
+        }
+        let entry = self.decode();
+        self.index += 1;
+        if entry.is_err() {
+            self.count = self.index; // what follows cannot be found
+        }
+        Some(entry)
+    }
+}
+
+impl<'a> Stages<'a> {
+    /// The `count` stages whose records lie in `records`, one behind the other, over an input of shape
+    /// `input`: for a planner, which must know the layers before there is a blob. `weights` must be
+    /// aligned to [`SECTION_ALIGN`].
+    pub const fn new(records: &'a [u8], count: u16, weights: &'a [u8], input: Shape) -> Self {
+        Stages { rest: records, weights, index: 0, count, shape: input }
+    }
+
+    fn decode(&mut self) -> Result<StageEntry<'a>, ParseError> {
+        let (record, rest) = postcard::take_from_bytes::<schema::Stage<'_>>(self.rest)
+            .map_err(|_| ParseError::Stage { stage: self.index })?;
+        let resolver = Resolver { weights: self.weights, stage: self.index };
+        let stage = resolver.stage(&record.operation, self.shape)?;
+        self.shape = stage.output();
+        self.rest = rest;
+        Ok(StageEntry { record, stage })
+    }
+}
+
+/// `count` elements at `offset` of the weights; `None` where they lie outside or are not aligned.
+fn section<T: bytemuck::AnyBitPattern>(weights: &[u8], offset: u32, count: usize) -> Option<&[T]> {
+    let start = usize::try_from(offset).ok()?;
+    let end = start.checked_add(count.checked_mul(size_of::<T>())?)?;
+    bytemuck::try_cast_slice(weights.get(start..end)?).ok()
+}
+
+/// Turns a stage's records into layers over slices of the weights.
+struct Resolver<'a> {
+    weights: &'a [u8],
+    stage: u16,
+}
+
+impl<'a> Resolver<'a> {
+    fn stage(&self, operation: &schema::Operation, input: Shape) -> Result<Stage<'a>, ParseError> {
+        Ok(match operation {
+            schema::Operation::Conv2d(record) => {
+                Stage::Windowed(Windowed::Conv2d(self.conv2d(record, input)?))
+            }
+            schema::Operation::Pool2d(record) => {
+                let layer = Pool2d::new(input, record.window, record.kind);
+                Stage::Windowed(Windowed::Pool2d(layer.map_err(|error| self.error(error))?))
+            }
+            schema::Operation::Dense(record) => {
+                let outputs = usize::from(record.outputs);
+                let layer = Dense::new(
+                    input,
+                    self.section(record.weights, outputs.saturating_mul(input.len()))?,
+                    self.section(record.bias, outputs)?,
+                    self.finish(&record.finish)?,
+                );
+                Stage::Reduction(Reduction::Dense(layer.map_err(|error| self.error(error))?))
+            }
+            schema::Operation::GlobalAveragePool(record) => {
+                let layer = GlobalAveragePool::new(input, record.zero_point, self.finish(&record.finish)?);
+                Stage::Reduction(Reduction::GlobalAveragePool(layer.map_err(|error| self.error(error))?))
+            }
+            schema::Operation::Block(record) => Stage::Block(self.block(record, input)?),
+        })
+    }
+
+    fn block(&self, record: &schema::Block, input: Shape) -> Result<Block<'a>, ParseError> {
+        let mut path = heapless::Vec::<Conv2d<'a>, { crate::block::MAX_PATH }>::new();
+        let mut shape = input;
+        for record in &record.path {
+            let layer = self.conv2d(record, shape)?;
+            shape = layer.output();
+            path.push(layer).map_err(|_| self.error(LayerError::Block))?;
+        }
+        let shortcut = match &record.shortcut {
+            schema::Shortcut::Identity => Shortcut::Identity,
+            schema::Shortcut::Projection(record) => Shortcut::Projection(self.conv2d(record, input)?),
+            schema::Shortcut::Padded(subsample) => Shortcut::Padded(*subsample),
+        };
+        Block::new(&path, record.residual, shortcut).map_err(|error| self.error(error))
+    }
+
+    fn conv2d(&self, record: &schema::Conv2d, input: Shape) -> Result<Conv2d<'a>, ParseError> {
+        let channels = usize::from(record.channels);
+        let input_channels = usize::from(input.channels);
+        let products = record.window.positions() * if record.depthwise { 1 } else { input_channels };
+        let multipliers = self.section(record.multipliers, channels)?;
+        let requantize = Requantize::new(multipliers, record.shift, record.clamp);
+        let new = if record.depthwise { Conv2d::depthwise } else { Conv2d::new };
+        new(
+            input,
+            record.window,
+            self.section(record.weights, products.saturating_mul(channels))?,
+            self.section(record.bias, channels)?,
+            self.section(record.padding_pixel, input_channels)?,
+            requantize.map_err(|error| self.error(error))?,
+        )
+        .map_err(|error| self.error(error))
+    }
+
+    fn finish(&self, record: &schema::Finish) -> Result<Finish<'a>, ParseError> {
+        Ok(match *record {
+            schema::Finish::Requantize { multipliers, count, shift, clamp, .. } => {
+                let multipliers = self.section(multipliers, usize::from(count))?;
+                let requantize = Requantize::new(multipliers, shift, clamp);
+                Finish::Requantize(requantize.map_err(|error| self.error(error))?)
+            }
+            schema::Finish::Scores { scales, count } => {
+                Finish::Scores(self.section(scales, usize::from(count))?)
+            }
+        })
+    }
+
+    fn section<T: bytemuck::AnyBitPattern>(&self, offset: u32, count: usize) -> Result<&'a [T], ParseError> {
+        let error =
+            ParseError::Section { stage: self.stage, offset, length: count.saturating_mul(size_of::<T>()) };
+        section(self.weights, offset, count).ok_or(error)
+    }
+
+    fn error(&self, error: LayerError) -> ParseError {
+        ParseError::Layer { stage: self.stage, error }
+    }
+}

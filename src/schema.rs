@@ -1,0 +1,176 @@
+//! The manifest's records as postcard encodes them; `docs/format.md` is the normative page.
+//!
+//! Offsets are bytes from the start of the blob's weights, multiples of 4. How long a section is
+//! follows from the shapes.
+
+use heapless::Vec;
+use serde::{Deserialize, Serialize};
+
+use crate::block::{MAX_PATH, Subsample};
+use crate::layer::Pooling;
+use crate::quantization::{Clamp, Residual};
+use crate::shape::{Shape, Window};
+
+/// First record of the manifest; [`Manifest::stages`] records of [`Stage`] follow it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Manifest<'a> {
+    /// Name of the network.
+    pub name: &'a str,
+    /// Shape of an image; its bytes are raw pixels.
+    pub input: Shape,
+    /// Number of stages.
+    pub stages: u16,
+    /// The scores are normalized by softmax.
+    pub softmax: bool,
+    /// Offset of the class labels: UTF-8, each ended by a zero byte.
+    pub labels: u32,
+    /// Bytes of the labels; 0 where there are none.
+    pub labels_len: u32,
+    /// Plan for an input fed row by row.
+    pub rows: Plan,
+    /// Plan for an input frame that lies in the arena.
+    pub frame: Plan,
+}
+
+/// A memory plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Bytes of the arena.
+    pub arena_bytes: u32,
+    /// Offset of the row table: a u16 for each row of each tensor, the input's first.
+    pub rows: u32,
+    /// Offset of the strip heights: a u8 for each layer.
+    pub strips: u32,
+    /// Offset of the segments: a u8 for each segment, its number of stages.
+    pub segments: u32,
+    /// Number of segments.
+    pub segment_count: u16,
+}
+
+/// A stage: a layer or a residual block.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Stage<'a> {
+    /// Name in the model that was converted.
+    pub name: &'a str,
+    /// What it does.
+    pub operation: Operation,
+}
+
+/// What a stage does.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[allow(clippy::large_enum_variant)] // no heap to box it on; one record is decoded at a time
+pub enum Operation {
+    /// Convolution.
+    Conv2d(Conv2d),
+    /// Pooling over windows.
+    Pool2d(Pool2d),
+    /// Fully connected layer.
+    Dense(Dense),
+    /// Mean over height and width.
+    GlobalAveragePool(GlobalAveragePool),
+    /// Residual block.
+    Block(Block),
+}
+
+/// Convolution.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Conv2d {
+    /// Output channels.
+    pub channels: u16,
+    /// A kernel for each channel.
+    pub depthwise: bool,
+    /// Kernel, stride, padding.
+    pub window: Window,
+    /// Offset of the weights: i8, OHWI; HWC when depthwise.
+    pub weights: u32,
+    /// Offset of the biases: i32 for each output channel.
+    pub bias: u32,
+    /// Offset of the padding pixel: i8 for each input channel.
+    pub padding_pixel: u32,
+    /// Offset of the multipliers: i32 for each output channel.
+    pub multipliers: u32,
+    /// Shift of the requantization.
+    pub shift: u8,
+    /// Zero point and range of the output.
+    pub clamp: Clamp,
+    /// Real value of one step of the output.
+    pub scale: f32,
+}
+
+/// Pooling over windows.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Pool2d {
+    /// Kernel, stride, padding.
+    pub window: Window,
+    /// What is made of a window.
+    pub kind: Pooling,
+}
+
+/// Fully connected layer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Dense {
+    /// Number of outputs.
+    pub outputs: u16,
+    /// Offset of the weights: i8, output by input.
+    pub weights: u32,
+    /// Offset of the biases: i32 for each output.
+    pub bias: u32,
+    /// What becomes of the sums.
+    pub finish: Finish,
+}
+
+/// Mean over height and width.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GlobalAveragePool {
+    /// Zero point of the input.
+    pub zero_point: i8,
+    /// What becomes of the sums.
+    pub finish: Finish,
+}
+
+/// What becomes of a reduction's sums; `count` parameters, one for each output or one for all.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub enum Finish {
+    /// int8 values.
+    Requantize {
+        /// Offset of the multipliers: i32.
+        multipliers: u32,
+        /// Number of multipliers.
+        count: u16,
+        /// Shift of the requantization.
+        shift: u8,
+        /// Zero point and range of the output.
+        clamp: Clamp,
+        /// Real value of one step of the output.
+        scale: f32,
+    },
+    /// f32 class scores.
+    Scores {
+        /// Offset of the scales: f32.
+        scales: u32,
+        /// Number of scales.
+        count: u16,
+    },
+}
+
+/// Residual block.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Block {
+    /// Two or three convolutions; the last one's clamp is the block's.
+    pub path: Vec<Conv2d, MAX_PATH>,
+    /// How the shortcut enters the sum.
+    pub residual: Residual,
+    /// The other way.
+    pub shortcut: Shortcut,
+}
+
+/// A block's other way from its input to its output.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Shortcut {
+    /// The input itself.
+    Identity,
+    /// A convolution.
+    Projection(Conv2d),
+    /// Strided subsampling, zero channels around.
+    Padded(Subsample),
+}

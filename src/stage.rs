@@ -1,0 +1,192 @@
+//! Stages, the links of a network's chain, and how each comes apart into the layers that run.
+
+use crate::block::{Block, MAX_PATH, Shortcut, Subsample};
+use crate::layer::{Finish, Reduction, Windowed};
+use crate::quantization::Residual;
+use crate::schedule::{Node, ShortcutRead, Tensor};
+use crate::shape::{Shape, Window};
+
+/// Most layers in a stage: three convolutions and a projection.
+pub const MAX_LAYERS: usize = MAX_PATH + 1;
+
+/// One link of the chain: a layer or a residual block.
+#[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant)] // no heap to box it on; one stage is resolved at a time
+pub enum Stage<'a> {
+    /// A convolution or pooling layer.
+    Windowed(Windowed<'a>),
+    /// A dense or global pooling layer.
+    Reduction(Reduction<'a>),
+    /// A residual block.
+    Block(Block<'a>),
+}
+
+/// What the executor runs for a [`Node`].
+#[derive(Debug, Clone, Copy)]
+pub enum Operation<'a> {
+    /// A strip of rows.
+    Windowed(Windowed<'a>),
+    /// A block's last convolution, onto the shortcut's rows.
+    Addition(Windowed<'a>, Addition),
+    /// A row taken into sums.
+    Reduction(Reduction<'a>),
+}
+
+/// How a block's last convolution takes the shortcut.
+#[derive(Debug, Clone, Copy)]
+pub struct Addition {
+    /// How its values enter the sum.
+    pub residual: Residual,
+    /// Which of its pixels are taken, and which channels they become.
+    pub subsample: Subsample,
+    /// Channels of a shortcut pixel.
+    pub channels: u16,
+}
+
+/// A layer as the schedule and the executor see it.
+#[derive(Debug, Clone, Copy)]
+pub struct Layer<'a> {
+    /// What it reads and makes, in rows.
+    pub node: Node,
+    /// What it computes.
+    pub operation: Operation<'a>,
+}
+
+impl<'a> Stage<'a> {
+    /// Shape of the input.
+    pub fn input(&self) -> Shape {
+        match self {
+            Stage::Windowed(layer) => layer.input(),
+            Stage::Reduction(layer) => layer.input(),
+            Stage::Block(block) => block.input(),
+        }
+    }
+
+    /// Shape of the output.
+    pub fn output(&self) -> Shape {
+        match self {
+            Stage::Windowed(layer) => layer.output(),
+            Stage::Reduction(layer) => Shape::new(1, 1, layer.outputs()),
+            Stage::Block(block) => block.output(),
+        }
+    }
+
+    /// Whether the output is f32 class scores.
+    pub fn gives_scores(&self) -> bool {
+        matches!(self, Stage::Reduction(layer) if matches!(layer.finish(), Finish::Scores(_)))
+    }
+
+    /// Multiply-accumulate operations for one image, padded positions included.
+    pub fn macs(&self) -> u64 {
+        self.layers(0, 1, 0).map(|layer| layer.macs()).sum()
+    }
+
+    /// Bytes of weights, without biases and multipliers.
+    pub fn weight_bytes(&self) -> usize {
+        self.layers(0, 1, 0).map(|layer| layer.weights().len()).sum()
+    }
+
+    /// The layers that the stage comes apart into, each after those that it reads.
+    ///
+    /// The stage reads tensor `input` of its segment; its layers' outputs are tensors `next`,
+    /// `next + 1`, ... , whose rows stand in the row table from `base` on.
+    pub fn layers(&self, input: u16, next: u16, base: u32) -> impl Iterator<Item = Layer<'a>> + use<'a> {
+        let mut layers = heapless::Vec::<Layer<'a>, MAX_LAYERS>::new();
+        let mut base = base;
+        let mut push = |mut layer: Layer<'a>| {
+            layer.node.output.base = base;
+            base = base.saturating_add(u32::from(layer.node.output.rows));
+            let _ = layers.push(layer); // it has room for the longest stage
+        };
+        match self {
+            Stage::Windowed(layer) => push(windowed(*layer, input)),
+            Stage::Reduction(layer) => push(reduction(*layer, input)),
+            Stage::Block(block) => {
+                let path = block.path();
+                let (mut reads, mut made) = (input, next);
+                for convolution in path.iter().take(path.len().saturating_sub(1)) {
+                    push(windowed(Windowed::Conv2d(*convolution), reads));
+                    (reads, made) = (made, made.saturating_add(1));
+                }
+                let mut shortcut = input;
+                let mut subsample = Subsample { stride: [1; 2], channels_before: 0 };
+                let mut channels = block.output().channels;
+                match block.shortcut() {
+                    Shortcut::Identity => {}
+                    Shortcut::Projection(projection) => {
+                        push(windowed(Windowed::Conv2d(*projection), input));
+                        shortcut = made;
+                    }
+                    Shortcut::Padded(padded) => (subsample, channels) = (*padded, block.input().channels),
+                }
+                if let Some(last) = path.last() {
+                    let convolution = Windowed::Conv2d(*last);
+                    let mut layer = windowed(convolution, reads);
+                    layer.operation = Operation::Addition(
+                        convolution,
+                        Addition { residual: block.residual(), subsample, channels },
+                    );
+                    layer.node.shortcut =
+                        Some(ShortcutRead { tensor: shortcut, stride: subsample.stride[0] });
+                    push(layer);
+                }
+            }
+        }
+        layers.into_iter()
+    }
+}
+
+impl<'a> Layer<'a> {
+    /// Multiply-accumulate operations for one image, padded positions included.
+    pub fn macs(&self) -> u64 {
+        match self.operation {
+            Operation::Windowed(Windowed::Conv2d(layer))
+            | Operation::Addition(Windowed::Conv2d(layer), _) => layer.macs(),
+            Operation::Reduction(Reduction::Dense(layer)) => layer.weights.len() as u64,
+            _ => 0,
+        }
+    }
+
+    /// The weights; none for pooling.
+    pub const fn weights(&self) -> &'a [i8] {
+        match self.operation {
+            Operation::Windowed(Windowed::Conv2d(layer))
+            | Operation::Addition(Windowed::Conv2d(layer), _) => layer.weights,
+            Operation::Reduction(Reduction::Dense(layer)) => layer.weights,
+            _ => &[],
+        }
+    }
+}
+
+fn windowed(layer: Windowed<'_>, reads: u16) -> Layer<'_> {
+    let (input, output) = (layer.input(), layer.output());
+    let node = Node {
+        reads,
+        input_rows: input.height,
+        window: layer.window(),
+        shortcut: None,
+        output: Tensor {
+            rows: output.height,
+            row_bytes: output.row_len() as u32,
+            base: 0,
+            contiguous: false,
+        },
+        strip: 1,
+        reduction: false,
+    };
+    Layer { node, operation: Operation::Windowed(layer) }
+}
+
+fn reduction(layer: Reduction<'_>, reads: u16) -> Layer<'_> {
+    let node = Node {
+        reads,
+        input_rows: layer.input().height,
+        window: Window::square(1, 1, 0),
+        shortcut: None,
+        // 32-bit sums, which become int8 values or f32 scores in their place
+        output: Tensor { rows: 1, row_bytes: 4 * u32::from(layer.outputs()), base: 0, contiguous: false },
+        strip: 1,
+        reduction: true,
+    };
+    Layer { node, operation: Operation::Reduction(layer) }
+}

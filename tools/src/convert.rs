@@ -1,0 +1,235 @@
+//! Conversion: calibrate, quantize, plan, assemble, and measure what the rounding cost.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::{Context, bail};
+use rayon::prelude::*;
+use skipstone::stage::Stage;
+use skipstone::{Model, Shape, schema};
+
+use crate::blob::Blob;
+use crate::calibrate::calibrate;
+use crate::data::Dataset;
+use crate::float::{Evaluator, Part, TensorId};
+use crate::layerwise;
+use crate::network::FloatNetwork;
+use crate::planner::plan;
+use crate::quantize::quantize;
+
+/// Most tensors of a segment, unless the network has a longer block: the runtime's default.
+pub const MAX_TENSORS: usize = 16;
+
+/// Images over which the error of each stage is measured.
+const MEASURED_IMAGES: usize = 32;
+
+/// What a conversion is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// Observing activations.
+    Calibrating {
+        /// Passes over an image that are done.
+        done: usize,
+        /// Passes altogether.
+        total: usize,
+    },
+    /// Finding an address for every row.
+    Planning,
+    /// Measuring the error of each stage.
+    Measuring {
+        /// Images that are done.
+        done: usize,
+        /// Images altogether.
+        total: usize,
+    },
+}
+
+/// A converted network.
+#[derive(Debug, Clone)]
+pub struct Converted {
+    /// The blob.
+    pub blob: Blob,
+    /// What became of each stage.
+    pub layers: Vec<LayerReport>,
+}
+
+/// What became of a stage.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LayerReport {
+    /// Name in the model that was converted.
+    pub name: String,
+    /// What it is.
+    pub kind: &'static str,
+    /// Shape of the output.
+    pub output: Shape,
+    /// Multiply-accumulate operations.
+    pub macs: u64,
+    /// Bytes of weights.
+    pub weights: usize,
+    /// Real value of one step of the output; `None` for class scores.
+    pub scale: Option<f32>,
+    /// Power of the float output over that of the difference, in decibel; `None` where the float output
+    /// is zero or there is no difference.
+    pub signal_to_noise_db: Option<f64>,
+}
+
+/// Converts a float network, calibrated on all images of `calibration`.
+///
+/// # Errors
+/// Where there are no images, or the network cannot be quantized or planned; the message names the layer.
+pub fn convert(
+    network: &FloatNetwork,
+    calibration: &Dataset,
+    progress: &(dyn Fn(Progress) + Sync),
+) -> anyhow::Result<Converted> {
+    let evaluator = Evaluator::new(network)?;
+    let images: Vec<&[u8]> = calibration.images().collect();
+    if images.is_empty() {
+        bail!("no calibration images: give some hundred real ones with --calibrate");
+    }
+
+    let (done, total) = (AtomicUsize::new(0), 2 * images.len());
+    let ranges = calibrate(&evaluator, &images, &|| {
+        let done = 1 + done.fetch_add(1, Ordering::Relaxed);
+        progress(Progress::Calibrating { done, total });
+    });
+    let unplanned = quantize(network, &ranges)?;
+
+    progress(Progress::Planning);
+    let (records, weights) = unplanned.encode()?;
+    let count = u16::try_from(unplanned.names.len()).context("a network has at most 65535 stages")?;
+    let stages = skipstone::Stages::new(&records, count, &weights, network.input)
+        .map(|entry| entry.map(|entry| entry.stage))
+        .collect::<Result<Vec<_>, _>>()
+        .context("the quantized network is inconsistent; this is a defect of the tool")?;
+    let rows = plan(&stages, network.input, false, MAX_TENSORS)?;
+    let frame = plan(&stages, network.input, true, MAX_TENSORS)?;
+    let blob = unplanned.assemble(&rows, &frame)?;
+
+    // everything is checked here, as on the board
+    let model = Model::parse(&blob).context("the converted blob is refused; this is a defect of the tool")?;
+    let measured = &images[..images.len().min(MEASURED_IMAGES)];
+    let layers = measure(&model, &evaluator, measured, progress)?;
+    Ok(Converted { blob, layers })
+}
+
+/// Sums of squares over all values of a stage's output.
+#[derive(Debug, Clone, Copy, Default)]
+struct Squares {
+    signal: f64,
+    noise: f64,
+}
+
+/// Compares every stage's int8 output with the float network's.
+fn measure(
+    model: &Model<'_>,
+    evaluator: &Evaluator<'_>,
+    images: &[&[u8]],
+    progress: &(dyn Fn(Progress) + Sync),
+) -> anyhow::Result<Vec<LayerReport>> {
+    let entries = model.stages().collect::<Result<Vec<_>, _>>()?;
+    let stages: Vec<Stage<'_>> = entries.iter().map(|entry| entry.stage.clone()).collect();
+    let meanings: Vec<_> = entries
+        .iter()
+        .scan(None, |before, entry| {
+            // pooling keeps the meaning of its input
+            *before = meaning(&entry.record.operation).or(*before);
+            Some(*before)
+        })
+        .collect();
+
+    let done = AtomicUsize::new(0);
+    let squares = images
+        .par_iter()
+        .map(|image| {
+            let mut outputs = vec![Vec::new(); stages.len()];
+            evaluator.run(image, &mut |tensor, values| {
+                if let TensorId { stage, part: Part::Output } = tensor
+                    && let Some(output) = outputs.get_mut(stage)
+                {
+                    output.extend_from_slice(values);
+                }
+            });
+            let mut squares = vec![Squares::default(); stages.len()];
+            let scores = layerwise::run(&stages, image, &mut |stage, values| {
+                let Some((scale, zero_point)) = meanings[stage] else { return };
+                let real =
+                    values.iter().map(|value| scale * f32::from(i16::from(*value) - i16::from(zero_point)));
+                squares[stage] = compare(&outputs[stage], real);
+            })?;
+            if let (Some(last), Some(output)) = (squares.last_mut(), outputs.last()) {
+                *last = compare(output, scores.into_iter());
+            }
+            let done = 1 + done.fetch_add(1, Ordering::Relaxed);
+            progress(Progress::Measuring { done, total: images.len() });
+            Ok(squares)
+        })
+        .try_reduce(
+            || vec![Squares::default(); stages.len()],
+            |mut sums, others| {
+                for (sum, other) in sums.iter_mut().zip(others) {
+                    sum.signal += other.signal;
+                    sum.noise += other.noise;
+                }
+                Ok::<_, anyhow::Error>(sums)
+            },
+        )?;
+
+    let reports = entries.iter().zip(squares).map(|(entry, squares)| LayerReport {
+        name: entry.record.name.to_owned(),
+        kind: kind(&entry.record.operation),
+        output: entry.stage.output(),
+        macs: entry.stage.macs(),
+        weights: entry.stage.weight_bytes(),
+        scale: meaning(&entry.record.operation).map(|(scale, _)| scale),
+        signal_to_noise_db: (squares.signal > 0.0 && squares.noise > 0.0)
+            .then(|| 10.0 * (squares.signal / squares.noise).log10()),
+    });
+    Ok(reports.collect())
+}
+
+fn compare(float: &[f32], real: impl Iterator<Item = f32>) -> Squares {
+    let mut squares = Squares::default();
+    for (float, real) in float.iter().zip(real) {
+        squares.signal += f64::from(*float).powi(2);
+        squares.noise += f64::from(float - real).powi(2);
+    }
+    squares
+}
+
+/// Scale and zero point of an operation's int8 output; `None` where it has those of its input, or gives
+/// class scores.
+pub fn meaning(operation: &schema::Operation) -> Option<(f32, i8)> {
+    let finish = |finish: &schema::Finish| match finish {
+        schema::Finish::Requantize { clamp, scale, .. } => Some((*scale, clamp.zero_point)),
+        schema::Finish::Scores { .. } => None,
+    };
+    match operation {
+        schema::Operation::Conv2d(layer) => Some((layer.scale, layer.clamp.zero_point)),
+        schema::Operation::Pool2d(_) => None,
+        schema::Operation::Dense(layer) => finish(&layer.finish),
+        schema::Operation::GlobalAveragePool(layer) => finish(&layer.finish),
+        schema::Operation::Block(block) => {
+            block.path.last().map(|layer| (layer.scale, layer.clamp.zero_point))
+        }
+    }
+}
+
+/// What an operation is called in tables.
+pub fn kind(operation: &schema::Operation) -> &'static str {
+    use schema::{Operation, Shortcut};
+    match operation {
+        Operation::Conv2d(layer) if layer.depthwise => "depthwise convolution",
+        Operation::Conv2d(_) => "convolution",
+        Operation::Pool2d(layer) => match layer.kind {
+            skipstone::Pooling::Max => "max pooling",
+            _ => "average pooling",
+        },
+        Operation::Dense(_) => "dense",
+        Operation::GlobalAveragePool(_) => "global average pooling",
+        Operation::Block(block) => match block.shortcut {
+            Shortcut::Identity => "identity block",
+            Shortcut::Projection(_) => "convolutional block",
+            Shortcut::Padded(_) => "padded block",
+        },
+    }
+}

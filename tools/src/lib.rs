@@ -1,0 +1,16 @@
+//! What the `skipstone` tool is made of: importers, calibration, quantization, planning, the blob.
+//!
+//! The tool depends on the runtime, never the reverse: what it evaluates, it evaluates by running the
+//! runtime itself.
+
+pub mod blob;
+pub mod calibrate;
+pub mod convert;
+pub mod data;
+pub mod float;
+pub mod import;
+pub mod layerwise;
+pub mod network;
+pub mod picture;
+pub mod planner;
+pub mod quantize;
