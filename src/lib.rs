@@ -39,6 +39,7 @@ mod model;
 mod network;
 pub mod plan;
 mod quantization;
+mod report;
 pub mod schedule;
 pub mod schema;
 mod scores;
@@ -54,6 +55,7 @@ pub use model::{
 };
 pub use network::{FrameNetwork, MAX_STEP_ROWS, Network};
 pub use quantization::{Clamp, Requantize, Residual};
+pub use report::StageReport;
 pub use scores::{Class, Scores};
 pub use shape::{Shape, Window};
 

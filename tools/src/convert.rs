@@ -82,7 +82,7 @@ pub fn convert(
     progress: &(dyn Fn(Progress) + Sync),
 ) -> anyhow::Result<Converted> {
     let evaluator = Evaluator::new(network)?;
-    let images: Vec<&[u8]> = calibration.images().collect();
+    let images: Vec<&[u8]> = (0..calibration.len()).map(|index| calibration.image(index)).collect();
     if images.is_empty() {
         bail!("no calibration images: give some hundred real ones with --calibrate");
     }
@@ -176,7 +176,7 @@ fn measure(
 
     let reports = entries.iter().zip(squares).map(|(entry, squares)| LayerReport {
         name: entry.record.name.to_owned(),
-        kind: kind(&entry.record.operation),
+        kind: entry.record.operation.kind(),
         output: entry.stage.output(),
         macs: entry.stage.macs(),
         weights: entry.stage.weight_bytes(),
@@ -211,25 +211,5 @@ pub fn meaning(operation: &schema::Operation) -> Option<(f32, i8)> {
         schema::Operation::Block(block) => {
             block.path.last().map(|layer| (layer.scale, layer.clamp.zero_point))
         }
-    }
-}
-
-/// What an operation is called in tables.
-pub fn kind(operation: &schema::Operation) -> &'static str {
-    use schema::{Operation, Shortcut};
-    match operation {
-        Operation::Conv2d(layer) if layer.depthwise => "depthwise convolution",
-        Operation::Conv2d(_) => "convolution",
-        Operation::Pool2d(layer) => match layer.kind {
-            skipstone::Pooling::Max => "max pooling",
-            _ => "average pooling",
-        },
-        Operation::Dense(_) => "dense",
-        Operation::GlobalAveragePool(_) => "global average pooling",
-        Operation::Block(block) => match block.shortcut {
-            Shortcut::Identity => "identity block",
-            Shortcut::Projection(_) => "convolutional block",
-            Shortcut::Padded(_) => "padded block",
-        },
     }
 }
