@@ -1,0 +1,215 @@
+//! `skipstone convert`: from a trained model and real images to a checked blob.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use indicatif::ProgressBar;
+use serde::Serialize;
+use skipstone::{MAGIC, Shape};
+use skipstone_tools::convert::{Converted, LayerReport, Progress, convert};
+use skipstone_tools::data::Dataset;
+use skipstone_tools::import::{ImportOptions, Imported, import};
+
+use super::report::{Report, report};
+use super::text::{grouped, lines, printable, shortened, table};
+use super::{PixelArguments, check_output, inspect, parse, print, print_json, progress_bar};
+
+const NOTES: &str = "\
+Examples:
+  skipstone convert resnet8.onnx --calibrate images/ --output resnet8.skip
+  skipstone convert net.onnx -o net.skip --calibrate data/ --mean 0.5 --std 0.25
+  skipstone convert digits.toml -o digits.skip --calibrate digits-calibration.npz
+
+Models: ONNX (float), or a description (.toml) of a safetensors file's network.
+
+Calibration: CIFAR-10 binary files, .npy or .npz, a folder of pictures; some hundred images as the \
+network will see them, from the training set. Labels are not needed.
+
+JSON keys: name, blob (the file), blob_bytes, arena_bytes, arena_bytes_rows, macs, parameters, \
+calibration_images, notes, layers (name, kind, output, macs, weight_bytes, scale, signal_to_noise_db).";
+
+/// Turn a trained model into a blob: quantize, plan the memory, check everything
+///
+/// The blob is written whole or not at all.
+#[derive(Args)]
+#[command(after_help = NOTES)]
+pub(crate) struct Arguments {
+    /// The trained model (.onnx, .toml)
+    model: PathBuf,
+
+    /// The blob to write
+    #[arg(short, long, value_name = "OUT.skip")]
+    output: PathBuf,
+
+    /// Images that show the activations' ranges
+    #[arg(long, value_name = "DATA")]
+    calibrate: PathBuf,
+
+    /// Use so many of them, spread evenly
+    #[arg(long, value_name = "N", default_value_t = 500, value_parser = super::count)]
+    calibration_images: usize,
+
+    #[command(flatten)]
+    pixels: PixelArguments,
+
+    /// File with the class labels, one on each line
+    #[arg(long, value_name = "FILE")]
+    labels: Option<PathBuf>,
+
+    /// Name of the network [default: the model's]
+    #[arg(long)]
+    name: Option<String>,
+
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+
+    /// Print nothing but errors
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// What was converted, in its JSON form.
+#[derive(Serialize)]
+struct Outcome<'a> {
+    name: &'a str,
+    blob: String,
+    blob_bytes: usize,
+    arena_bytes: usize,
+    arena_bytes_rows: usize,
+    macs: u64,
+    parameters: u64,
+    calibration_images: usize,
+    notes: &'a [String],
+    layers: Vec<Layer<'a>>,
+}
+
+/// What became of a layer or block.
+#[derive(Serialize)]
+struct Layer<'a> {
+    name: &'a str,
+    kind: &'a str,
+    output: Shape,
+    macs: u64,
+    weight_bytes: usize,
+    scale: Option<f32>,
+    signal_to_noise_db: Option<f64>,
+}
+
+/// Runs the command.
+pub(crate) fn execute(arguments: &Arguments) -> Result<()> {
+    let Arguments { model, output, calibrate, json, quiet, .. } = arguments;
+    let inputs = [Some(model), Some(calibrate), arguments.labels.as_ref()];
+    check_output(output, &inputs.into_iter().flatten().map(PathBuf::as_path).collect::<Vec<_>>())?;
+    check_replaced(output)?;
+    let Imported { network, notes } = import(model, &options(arguments)?)?;
+    if !json && !quiet {
+        print(&recognized(model, &notes))?;
+    }
+    let data = Dataset::open_for_calibration(calibrate, network.input, arguments.calibration_images)?;
+    let bar = progress_bar(*json || *quiet)?;
+    let Converted { blob, layers } =
+        convert(&network, &data, &|step| show(&bar, step)).with_context(|| model.display().to_string())?;
+    bar.finish_and_clear();
+    let report = report(parse(&blob, output)?)?;
+    blob.write(output)?;
+    if *json {
+        return print_json(&outcome(output, &report, data.len(), &notes, &layers));
+    }
+    if *quiet { Ok(()) } else { print(&describe(output, &report, &layers)) }
+}
+
+/// Refuses to replace anything but a blob: a model's weights, say, in a file that its description names.
+fn check_replaced(output: &Path) -> Result<()> {
+    let mut start = Vec::new();
+    if let Ok(file) = File::open(output) {
+        file.take(MAGIC.len() as u64).read_to_end(&mut start)?;
+    }
+    if !start.is_empty() && start != MAGIC {
+        bail!("{}: exists and is no blob\n  help: name another output, or remove the file", output.display());
+    }
+    Ok(())
+}
+
+fn options(arguments: &Arguments) -> Result<ImportOptions> {
+    let mut options = arguments.pixels.import_options();
+    options.name.clone_from(&arguments.name);
+    if let Some(path) = &arguments.labels {
+        let text = fs::read_to_string(path);
+        let text = text.with_context(|| format!("{}: cannot read the labels", path.display()))?;
+        let labels = text.trim_start_matches('\u{feff}').lines().map(str::trim);
+        options.labels = Some(labels.filter(|label| !label.is_empty()).map(str::to_owned).collect());
+    }
+    Ok(options)
+}
+
+/// Shows on the progress bar what the conversion is doing.
+fn show(bar: &ProgressBar, step: Progress) {
+    let (message, done, total) = match step {
+        Progress::Calibrating { done, total } => ("calibrating", done, total),
+        Progress::Planning => ("planning", 0, 1),
+        Progress::Measuring { done, total } => ("measuring", done, total),
+    };
+    bar.set_message(message);
+    bar.set_length(total as u64);
+    bar.set_position(done as u64);
+}
+
+fn recognized(model: &Path, notes: &[String]) -> String {
+    let notes: String = notes.iter().map(|note| format!("  {}\n", printable(note))).collect();
+    format!("{}\n{notes}\n", model.display())
+}
+
+fn outcome<'a>(
+    output: &Path,
+    report: &'a Report,
+    calibration_images: usize,
+    notes: &'a [String],
+    layers: &'a [LayerReport],
+) -> Outcome<'a> {
+    let layers = layers.iter().map(|layer| Layer {
+        name: &layer.name,
+        kind: layer.kind,
+        output: layer.output,
+        macs: layer.macs,
+        weight_bytes: layer.weights,
+        scale: layer.scale,
+        signal_to_noise_db: layer.signal_to_noise_db,
+    });
+    Outcome {
+        name: &report.name,
+        blob: output.display().to_string(),
+        blob_bytes: report.blob_bytes,
+        arena_bytes: report.arena_bytes,
+        arena_bytes_rows: report.arena_bytes_rows,
+        macs: report.macs,
+        parameters: report.parameters,
+        calibration_images,
+        notes,
+        layers: layers.collect(),
+    }
+}
+
+/// The closing table.
+fn describe(output: &Path, report: &Report, layers: &[LayerReport]) -> String {
+    let header = ["layer", "kind", "output", "MACs", "weights", "scale", "SNR dB"];
+    let mut table = table(&header, "<<>>>>>");
+    for layer in layers {
+        let has_weights = layer.weights > 0;
+        table.add_row([
+            shortened(&layer.name),
+            layer.kind.to_owned(),
+            layer.output.to_string(),
+            if has_weights { grouped(layer.macs) } else { String::new() },
+            if has_weights { grouped(layer.weights as u64) } else { String::new() },
+            layer.scale.map_or(String::new(), inspect::scale),
+            layer.signal_to_noise_db.map_or(String::new(), |error| format!("{error:.1}")),
+        ]);
+    }
+    let weights: usize = layers.iter().map(|layer| layer.weights).sum();
+    table.add_row(["total", "", "", &grouped(report.macs), &grouped(weights as u64), "", ""]);
+    format!("{}\n{}\n{} written\n", lines(&table), inspect::requirements(report), output.display())
+}

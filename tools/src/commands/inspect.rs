@@ -1,0 +1,151 @@
+//! `skipstone inspect`: what a blob holds and what it needs, as a table or as JSON.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use skipstone_tools::blob::Blob;
+
+use super::occupancy::Occupancy;
+use super::report::{BlockReport, LayerReport, Report, report};
+use super::text::{grouped, lines, printable, shortened, table};
+use super::{parse, print, print_json};
+
+const NOTES: &str = "\
+Examples:
+  skipstone inspect resnet8.skip
+  skipstone inspect resnet8.skip --json | jq .arena_bytes
+
+Columns: params is weights and biases, scale the real value of one step of the output, seg the segment \
+(a run of layers that stream through each other), alive the rows of the output that are in memory at the \
+peak, when most bytes are. Two numbers with | between them: frame in the arena | fed by rows.
+
+JSON keys: name, format_version, input, classes, labels, softmax, blob_bytes (flash), arena_bytes (RAM \
+with the input frame in it), arena_bytes_rows (RAM when the input is fed row by row), macs, parameters, \
+frame and rows (the two memory plans: segments, peak), blocks, layers (with rows_alive at the peak).";
+
+/// Show a blob's layers and blocks, its totals and its RAM plan
+///
+/// The blob is checked and both of its memory plans are proved, as the firmware does it.
+#[derive(Args)]
+#[command(after_help = NOTES)]
+pub(crate) struct Arguments {
+    /// The blob (.skip)
+    blob: PathBuf,
+
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub(crate) fn execute(arguments: &Arguments) -> Result<()> {
+    let blob = Blob::read(&arguments.blob)?;
+    let model = parse(&blob, &arguments.blob)?;
+    let report = report(model).with_context(|| arguments.blob.display().to_string())?;
+    if arguments.json { print_json(&report) } else { print(&describe(&report)) }
+}
+
+fn describe(report: &Report) -> String {
+    let Report { name, input, classes, format_version, .. } = report;
+    let softmax = if report.softmax { ", softmax" } else { "" };
+    let name = printable(name);
+    format!(
+        "{name}: {input} in, {classes} classes{softmax}, blob format version {format_version}\n\n{}\n{}",
+        layers(report),
+        requirements(report)
+    )
+}
+
+/// A line for each layer, and one above the layers of each block.
+fn layers(report: &Report) -> String {
+    let header = ["layer", "kind", "output", "MACs", "params", "scale", "seg", "alive"];
+    let mut table = table(&header, "<<>>>>>>");
+    let (frame, rows) = (&report.frame, &report.rows);
+    let alive = alive(frame.input_rows_alive, rows.input_rows_alive, report.input.height);
+    table.add_row(["input", "pixels", &report.input.to_string(), "", "", "", "", &alive]);
+    let mut above = None;
+    for layer in &report.layers {
+        let block = layer.block.and_then(|index| report.blocks.get(index));
+        if layer.block != above
+            && let Some(block) = block
+        {
+            table.add_row(block_row(block));
+        }
+        above = layer.block;
+        table.add_row(layer_row(layer, block.is_some()));
+    }
+    table.add_row(["total", "", "", &grouped(report.macs), &grouped(report.parameters), "", "", ""]);
+    lines(&table)
+}
+
+fn block_row(block: &BlockReport) -> [String; 3] {
+    [shortened(&block.name), block.kind.into(), String::new()]
+}
+
+fn layer_row(layer: &LayerReport, in_block: bool) -> [String; 8] {
+    let name = shortened(&layer.name);
+    let (frame, rows) = (layer.frame, layer.rows);
+    let segment = match frame.segment == rows.segment {
+        true => frame.segment.to_string(),
+        false => format!("{}|{}", frame.segment, rows.segment),
+    };
+    let has_weights = layer.parameters > 0;
+    [
+        if in_block { format!("  {name}") } else { name },
+        kind(layer),
+        layer.output.to_string(),
+        if has_weights { grouped(layer.macs) } else { String::new() },
+        if has_weights { grouped(layer.parameters) } else { String::new() },
+        layer.scale.map_or(String::new(), scale),
+        segment,
+        alive(frame.rows_alive, rows.rows_alive, layer.output.height),
+    ]
+}
+
+/// The real value of one step, in about five characters.
+pub(super) fn scale(scale: f32) -> String {
+    if scale >= 0.001 { format!("{scale:.4}") } else { format!("{scale:.1e}") }
+}
+
+/// What the layer does, with kernel size and stride: `conv2d 3x3 /2, +` adds the block's shortcut.
+fn kind(layer: &LayerReport) -> String {
+    let mut text = layer.kind.replace("depthwise convolution", "depthwise");
+    if let Some(window) = layer.window {
+        let ([height, width], [down, right]) = (window.kernel, window.stride);
+        text += &format!(" {height}x{width}");
+        match (down, right) {
+            (1, 1) => {}
+            _ if down == right => text += &format!(" /{down}"),
+            _ => text += &format!(" /{down}x{right}"),
+        }
+    }
+    text + if layer.adds_shortcut { " +" } else { "" }
+}
+
+/// Rows alive with the frame in the arena and fed by rows, of all rows.
+fn alive(frame: u16, fed: u16, of: u16) -> String {
+    match (frame, fed) {
+        (0, 0) => String::new(),
+        _ if frame == fed => format!("{frame} of {of}"),
+        _ => format!("{frame}|{fed} of {of}"),
+    }
+}
+
+/// Flash and RAM that the network needs.
+pub(super) fn requirements(report: &Report) -> String {
+    let mut table = table(&["needs", "bytes", ""], "<><");
+    table.add_row(["flash (blob)", &grouped(report.blob_bytes as u64), ""]);
+    for (name, plan) in [("arena, frame in it", &report.frame), ("arena, fed by rows", &report.rows)] {
+        table.add_row([name, &grouped(plan.arena_bytes as u64), &segments(plan)]);
+    }
+    lines(&table)
+}
+
+fn segments(plan: &Occupancy) -> String {
+    let count = plan.segments.len();
+    let plural = if count == 1 { "" } else { "s" };
+    let tensors = plan.segments.iter().map(|segment| segment.tensors).max().unwrap_or(0);
+    let peak = grouped(plan.peak_bytes as u64);
+    format!("{count} segment{plural} of at most {tensors} tensors, {peak} bytes alive at the peak")
+}
