@@ -1,0 +1,254 @@
+//! Importers: trained float models in the formats that frameworks write, as a [`FloatNetwork`].
+//!
+//! ```text
+//! .onnx ------------------------> graph --lower--.
+//!                                                +--> layers --recognize--> network
+//! .toml + .safetensors --description------------'
+//! ```
+//!
+//! ONNX weights may lie in a file beside the model; descriptions are explained in [`description`].
+//!
+//! A reader per format fills the operator graph, or takes tensors by name; everything after that
+//! is shared. Formats are told apart by content, never by name. Untrusted bytes never panic, and
+//! memory stays within a small multiple of the file's size.
+//!
+//! # Pixels
+//! A network sees (pixel / 255 - mean) / std. Mean and standard deviation come from the options, else
+//! from the description; neither: mean 0, std 1, so that the model is fed 0..1. A model that
+//! normalises its own input (arithmetic or batch norm before its first layer) is taken to want
+//! pixels of 0..255, unless its numbers only make sense for 0..1: no mean above 1 and no scale below
+//! 1, as in (x - 0.485) / 0.229. Either way its own normalisation is folded into mean and std. A note
+//! says which was taken.
+
+mod affine;
+mod arrangement;
+mod checkpoint;
+pub mod description;
+mod error;
+mod fold;
+mod graph;
+mod layers;
+mod lower;
+mod onnx;
+mod order;
+mod preprocessing;
+mod recognize;
+mod safetensors;
+#[cfg(test)]
+mod tests;
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use layers::{INPUT, LayerId, Layers};
+
+use crate::network::FloatNetwork;
+
+pub use error::{ErrorKind, ImportError, Refusal};
+
+/// What the importing person knows beside the file; everything may be left out.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ImportOptions {
+    /// Name of the network, instead of the model's or the file's.
+    pub name: Option<String>,
+    /// Mean of pixel / 255: one value, or one per channel.
+    pub mean: Option<Vec<f32>>,
+    /// Standard deviation of pixel / 255: one value, or one per channel.
+    pub std: Option<Vec<f32>>,
+    /// Labels, one for each output.
+    pub labels: Option<Vec<String>>,
+}
+
+/// An imported network.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Imported {
+    /// The network.
+    pub network: FloatNetwork,
+    /// What was recognised, and what was assumed: lines for a person.
+    pub notes: Vec<String>,
+}
+
+/// Larger files are refused: no network for a microcontroller is near.
+const MAX_BYTES: u64 = 1 << 29;
+
+/// What a reader delivers.
+struct Draft {
+    layers: Layers,
+    output: LayerId,
+    name: Option<String>,
+    labels: Vec<String>,
+    mean: Option<Vec<f32>>,
+    std: Option<Vec<f32>>,
+    /// The input's elements are integers: pixels of 0..255.
+    integer_input: bool,
+    notes: Vec<String>,
+}
+
+/// Reads a model: an ONNX file, or a TOML description that names its safetensors file.
+///
+/// Weights are looked for beside the file, where it names them.
+///
+/// # Errors
+/// [`ImportError`] names the file, the node or tensor, the reason and what would help.
+pub fn import(path: &Path, options: &ImportOptions) -> Result<Imported, ImportError> {
+    let in_file = |refusal| ImportError { file: path.to_path_buf(), refusal };
+    import_bytes(read_file(path).map_err(in_file)?, path, options)
+}
+
+/// As [`import`], for a model that was read already; `path` is where it came from, and beside which
+/// files with its weights are looked for.
+///
+/// # Errors
+/// As [`import`].
+pub fn import_bytes(bytes: Vec<u8>, path: &Path, options: &ImportOptions) -> Result<Imported, ImportError> {
+    let in_file = |refusal| ImportError { file: path.to_path_buf(), refusal };
+    let draft = if safetensors::is_safetensors(&bytes) {
+        Err(in_file(
+            Refusal::new(ErrorKind::Format, "", "is a safetensors checkpoint: tensors without a graph")
+                .help(description::TEMPLATE),
+        ))
+    } else if description::is_text(&bytes) {
+        from_description(path, &bytes)
+    } else if let Some(refusal) = other_format(&bytes) {
+        Err(in_file(refusal))
+    } else if onnx::is_onnx(&bytes) {
+        from_onnx(bytes, path.parent().unwrap_or(Path::new(""))).map_err(in_file)
+    } else {
+        Err(in_file(unknown_format()))
+    }?;
+    draft.finish(path, options).map_err(in_file)
+}
+
+fn from_onnx(bytes: Vec<u8>, folder: &Path) -> Result<Draft, Refusal> {
+    let (graph, length) = onnx::read(bytes, folder)?;
+    let lowered = lower::lower(graph, length)?;
+    Ok(Draft {
+        layers: lowered.layers,
+        output: lowered.output,
+        name: None,
+        labels: Vec::new(),
+        mean: None,
+        std: None,
+        integer_input: lowered.integer_input,
+        notes: vec![lowered.note],
+    })
+}
+
+fn from_description(path: &Path, bytes: &[u8]) -> Result<Draft, ImportError> {
+    let in_description = |refusal| ImportError { file: path.to_path_buf(), refusal };
+    let description = description::parse(bytes).map_err(in_description)?;
+    let file = path.parent().unwrap_or(Path::new("")).join(description.weights());
+    let in_weights = |refusal| ImportError { file: file.clone(), refusal };
+    let weights = read_file(&file).map_err(in_weights)?;
+    if !safetensors::is_safetensors(&weights) {
+        let reason = "is not a safetensors file, as the description's weights are";
+        return Err(in_weights(Refusal::new(ErrorKind::Format, "", reason)));
+    }
+    let checkpoint = safetensors::read(&weights).map_err(in_weights)?;
+    let (layers, output) =
+        description.layers(&checkpoint, weights.len()).map_err(|refusal| match refusal.kind {
+            ErrorKind::MissingTensor | ErrorKind::UnusedTensor | ErrorKind::Value => in_weights(refusal),
+            _ => in_description(refusal),
+        })?;
+    let (mean, std) = description.preprocessing();
+    let notes = vec![format!("input: {}", layers.shape(INPUT))];
+    Ok(Draft {
+        layers,
+        output,
+        name: description.name().map(str::to_string),
+        labels: description.labels().to_vec(),
+        mean,
+        std,
+        integer_input: false,
+        notes,
+    })
+}
+
+/// A regular file's bytes.
+fn read_file(path: &Path) -> Result<Vec<u8>, Refusal> {
+    let refuse = |reason: String| Refusal::new(ErrorKind::File, "", reason);
+    let failed = |error: std::io::Error| refuse(format!("cannot be read: {error}"));
+    // Before it is opened: opening a pipe would wait for its other end.
+    let metadata = std::fs::metadata(path).map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(refuse("is not a file".into()).help("give a model file"));
+    }
+    let mut bytes = Vec::new();
+    File::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes)).map_err(failed)?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(refuse(format!(
+            "is larger than {} MB, as no network for a microcontroller is",
+            MAX_BYTES >> 20
+        )));
+    }
+    Ok(bytes)
+}
+
+/// Formats that are recognised but not read.
+fn other_format(bytes: &[u8]) -> Option<Refusal> {
+    let (kind, help) = if bytes.starts_with(b"\x89HDF\r\n\x1a\n") {
+        ("a Keras or HDF5 file", "export the model to ONNX with tf2onnx")
+    } else if bytes.get(4..8) == Some(b"TFL3") {
+        ("a TensorFlow Lite file", "export the float model to ONNX with tf2onnx")
+    } else if bytes.starts_with(&skipstone::MAGIC) {
+        ("a skipstone blob", "it is converted already: `inspect`, `eval` and `run` take it")
+    } else if bytes.starts_with(b"PK\x03\x04") {
+        ("a zip file, as PyTorch and Keras write them", EXPORT)
+    } else if matches!(bytes, [0x80, 2..=5, ..]) {
+        ("a Python pickle, as PyTorch used to write them", EXPORT)
+    } else {
+        return None;
+    };
+    Some(Refusal::new(ErrorKind::Format, "", format!("is {kind}, which is not read")).help(help))
+}
+
+const EXPORT: &str = "export it to ONNX (torch.onnx.export), or save its state_dict as safetensors and describe its \
+     layers in a TOML file";
+
+fn unknown_format() -> Refusal {
+    Refusal::new(ErrorKind::Format, "", "is of no format that is known here")
+        .help("models are ONNX files, or TOML descriptions of safetensors checkpoints")
+}
+
+impl Draft {
+    fn finish(self, path: &Path, options: &ImportOptions) -> Result<Imported, Refusal> {
+        let recognized = recognize::recognize(&self.layers, self.output)?;
+        let mut notes = self.notes;
+        let shape = self.layers.shape(INPUT);
+        let (mean, std) = (options.mean.clone().or(self.mean), options.std.clone().or(self.std));
+        let (preprocessing, note) = preprocessing::preprocessing(
+            [mean, std],
+            recognized.normalisation.as_ref(),
+            self.integer_input,
+            shape.channels.into(),
+        )?;
+        notes.push(note);
+        notes.extend(recognized.notes);
+        let labels = options.labels.clone().unwrap_or(self.labels);
+        let outputs = self.layers.shape(self.output).len();
+        if !labels.is_empty() && labels.len() != outputs {
+            let reason = format!("has {outputs} outputs, but {} labels are given", labels.len());
+            return Err(Refusal::new(ErrorKind::Labels, "", reason));
+        }
+        let stem = || path.file_stem().map_or("network".into(), |stem| stem.to_string_lossy().into_owned());
+        let name = options.name.clone().or(self.name).unwrap_or_else(stem);
+        let network = FloatNetwork { name, input: shape, preprocessing, stages: recognized.stages, labels };
+        Ok(Imported { network, notes })
+    }
+}
+
+#[cfg(test)]
+mod formats {
+    use super::*;
+
+    #[test]
+    fn formats_of_other_tools_are_named() {
+        let named = |bytes: &[u8]| other_format(bytes).map(|refusal| refusal.reason).unwrap_or_default();
+        assert!(named(b"\x89HDF\r\n\x1a\n").contains("Keras"));
+        assert!(named(b"\x1c\0\0\0TFL3").contains("TensorFlow Lite"));
+        assert!(named(b"PK\x03\x04").contains("PyTorch"));
+        assert!(named(b"\x80\x02\x8a").contains("pickle"));
+        assert!(named(b"").is_empty());
+    }
+}
