@@ -125,10 +125,8 @@ impl fmt::Display for ParseError {
             }
             ParseError::NotABlob => f.write_str("this is not a skipstone blob (wrong magic bytes)"),
             ParseError::Version { found, supported } => {
-                write!(
-                    f,
-                    "blob format version {found}, this library reads version {supported}: convert the model again"
-                )
+                let advice = if found > supported { "update skipstone" } else { "convert the model again" };
+                write!(f, "blob format version {found}, this library reads version {supported}: {advice}")
             }
             ParseError::Checksum { stored, computed } => {
                 write!(f, "CRC-32 is {computed:08x}, should be {stored:08x}: the blob is damaged")

@@ -96,7 +96,7 @@ impl<'a> Conv2d<'a> {
     fn check(self, taps: usize) -> Result<Self, LayerError> {
         let channels = usize::from(self.output.channels);
         check_length(self.bias.len(), channels)?;
-        check_length(self.weights.len(), taps * channels)?;
+        check_length(self.weights.len(), taps.saturating_mul(channels))?;
         check_length(self.padding_pixel.len(), usize::from(self.input.channels))?;
         check_length(self.requantize.multipliers().len(), channels)?;
         check_accumulators(self.bias, taps)?;

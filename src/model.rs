@@ -133,11 +133,11 @@ impl<'a> Model<'a> {
                 return Err(ParseError::Plan);
             }
         }
-        match self.labels().count() {
-            0 if self.manifest.labels_len == 0 => Ok(()),
-            labels if labels == usize::from(self.classes) => Ok(()),
-            _ => Err(ParseError::Labels),
-        }
+        let bytes: usize = self.labels().map(|label| label.len() + 1).sum();
+        let labels = self.labels().count();
+        let fits = labels == 0 || labels == usize::from(self.classes);
+        let whole = bytes == self.manifest.labels_len as usize;
+        if fits && whole { Ok(()) } else { Err(ParseError::Labels) }
     }
 
     /// Name of the network.
@@ -177,10 +177,14 @@ impl<'a> Model<'a> {
 
     /// The class labels; none where the blob has none.
     pub fn labels(&self) -> impl Iterator<Item = &'a str> + use<'a> {
-        let labels: Option<&[u8]> =
-            section(self.weights, self.manifest.labels, self.manifest.labels_len as usize);
-        let labels = labels.and_then(|bytes| core::str::from_utf8(bytes).ok()).unwrap_or_default();
-        labels.split_terminator('\0')
+        let labels = section(self.weights, self.manifest.labels, self.manifest.labels_len as usize);
+        let mut labels: &[u8] = labels.unwrap_or_default();
+        core::iter::from_fn(move || {
+            let end = labels.iter().position(|byte| *byte == 0)?;
+            let label = labels.get(..end).and_then(|label| core::str::from_utf8(label).ok());
+            labels = labels.get(end + 1..).unwrap_or_default();
+            label
+        })
     }
 
     /// The label of a class.
@@ -199,9 +203,12 @@ impl<'a> Model<'a> {
         let plan = if frame { self.manifest.frame } else { self.manifest.rows };
         // a frame is contiguous: its first row's entry stands for all
         let (mut layers, mut rows) = (0, if frame { 1 } else { usize::from(self.manifest.input.height) });
-        for layer in self.stages().flatten().flat_map(|entry| entry.stage.layers(0, 1, 0)) {
-            layers += 1;
-            rows += usize::from(layer.node.output.rows);
+        for entry in self.stages().flatten() {
+            entry.stage.each_layer(0, 1, 0, &mut |layer| {
+                layers += 1;
+                // more rows than there can be are more than the blob has
+                rows = rows.saturating_add(usize::from(layer.node.output.rows));
+            });
         }
         Some(Plan {
             arena_bytes: usize::try_from(plan.arena_bytes).ok()?,
@@ -268,7 +275,7 @@ impl<'a> Stages<'a> {
 
 /// `count` elements at `offset` of the weights; `None` where they lie outside or are not aligned.
 fn section<T: bytemuck::AnyBitPattern>(weights: &[u8], offset: u32, count: usize) -> Option<&[T]> {
-    let start = usize::try_from(offset).ok()?;
+    let start = usize::try_from(offset).ok().filter(|start| start.is_multiple_of(SECTION_ALIGN))?;
     let end = start.checked_add(count.checked_mul(size_of::<T>())?)?;
     bytemuck::try_cast_slice(weights.get(start..end)?).ok()
 }

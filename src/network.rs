@@ -72,7 +72,7 @@ impl<'a, const TENSORS: usize> Network<'a, TENSORS> {
         if image.len() != shape.len() {
             return Err(RunError::Input { needed: shape.len(), given: image.len() });
         }
-        let mut rows = image.chunks_exact(shape.row_len());
+        let mut rows = image.chunks_exact(shape.row_len().max(1));
         self.run_rows(|_, buffer| {
             for (to, from) in buffer.iter_mut().zip(rows.next().unwrap_or_default()) {
                 *to = *from;
@@ -168,7 +168,7 @@ impl<'a, const TENSORS: usize> Executor<'a, TENSORS> {
 
     fn prove(&mut self) -> Result<(), NewError> {
         self.rewind();
-        let mut before = 0;
+        let mut before = 0u16; // tensors; a report needs no more than 65,535
         for segment in 0..self.plan.segments.len() {
             self.load(segment)?;
             let nodes = &self.nodes;
@@ -176,16 +176,18 @@ impl<'a, const TENSORS: usize> Executor<'a, TENSORS> {
                 let strip = usize::from(node.strip);
                 let reads =
                     (strip - 1) * usize::from(node.window.stride[0]) + usize::from(node.window.kernel[0]);
-                strip + reads <= MAX_STEP_ROWS
+                // a reduction takes its rows one by one
+                strip + reads <= MAX_STEP_ROWS && (strip == 1 || !node.reduction)
             };
             if let Some(misfit) = nodes.iter().position(|node| node.strip == 0 || !fits(node)) {
-                return Err(NewError::Plan { tensor: before + misfit as u16 + 1, row: 0 });
+                let tensor = before.saturating_add(misfit as u16 + 1);
+                return Err(NewError::Plan { tensor, row: 0 });
             }
             let segment = Segment { input: self.input, nodes };
             self.plan
                 .prove(&segment, &mut self.made)
-                .map_err(|at| NewError::Plan { tensor: before + at.tensor, row: at.row })?;
-            before += nodes.len() as u16;
+                .map_err(|at| NewError::Plan { tensor: before.saturating_add(at.tensor), row: at.row })?;
+            before = before.saturating_add(nodes.len() as u16);
         }
         Ok(())
     }
@@ -224,14 +226,19 @@ impl<'a, const TENSORS: usize> Executor<'a, TENSORS> {
         let mut input = 0;
         for _ in 0..self.plan.segments.get(index).copied().ok_or(NewError::Changed)? {
             let entry = self.stages.next().ok_or(NewError::Changed)?.map_err(|_| NewError::Changed)?;
-            for layer in entry.stage.layers(input, self.nodes.len() as u16 + 1, self.rows) {
-                let mut node = layer.node;
-                node.strip = self.plan.strips.get(self.layers).copied().ok_or(NewError::Changed)?;
-                self.layers += 1;
-                self.rows = node.output.base + u32::from(node.output.rows);
-                self.nodes.push(node).map_err(|_| full)?;
-                self.operations.push(layer.operation).map_err(|_| full)?;
-            }
+            let mut outcome = Ok(());
+            let next = self.nodes.len() as u16 + 1;
+            entry.stage.each_layer(input, next, self.rows, &mut |layer| {
+                outcome = outcome.and_then(|()| {
+                    let mut node = layer.node;
+                    node.strip = self.plan.strips.get(self.layers).copied().ok_or(NewError::Changed)?;
+                    self.layers += 1;
+                    self.rows = node.output.base.saturating_add(u32::from(node.output.rows));
+                    self.nodes.push(node).map_err(|_| full)?;
+                    self.operations.push(layer.operation).map_err(|_| full)
+                });
+            });
+            outcome?;
             input = self.nodes.len() as u16;
         }
         self.decoded = index + 1;
@@ -378,18 +385,29 @@ impl Memory<'_> {
         let taken = usize::from(addition.channels);
         let stride = usize::from(addition.subsample.stride[1]);
         if stride == 1 && taken == channels {
-            if from.start != to.start {
-                self.arena.copy_within(from, to.start);
-            }
-            return Some(());
+            // as long as the output's row: behind a reduction's values is what was left of its sums
+            let from = from.start..from.start + to.len();
+            return if from.start == to.start { Some(()) } else { self.copy(from, to.start) };
         }
         let before = usize::from(addition.subsample.channels_before);
         let zero = addition.residual.zero_point as u8;
-        for (from, to) in from.step_by(stride * taken).zip(to.step_by(channels)) {
-            self.arena.copy_within(from..from + taken, to + before);
+        for (from, to) in from.step_by((stride * taken).max(1)).zip(to.step_by(channels.max(1))) {
+            self.copy(from..from + taken, to + before)?;
             self.arena.get_mut(to..to + before)?.fill(zero);
             self.arena.get_mut(to + before + taken..to + channels)?.fill(zero);
         }
+        Some(())
+    }
+
+    /// Copies bytes within the arena; the ranges may overlap.
+    fn copy(&mut self, from: Range<usize>, to: usize) -> Option<()> {
+        let arena = &mut *self.arena;
+        let count = from.end.checked_sub(from.start)?;
+        // what `copy_within` would panic for
+        if from.end > arena.len() || to > arena.len().checked_sub(count)? {
+            return None;
+        }
+        arena.copy_within(from, to);
         Some(())
     }
 

@@ -36,7 +36,7 @@ impl Plan<'_> {
             false => (usize::from(row), 0),
         };
         let entry = (tensor.base as usize).checked_add(entry).and_then(|index| self.rows.get(index));
-        entry.map_or(usize::MAX, |entry| usize::from(*entry) * ROW_ALIGN + offset)
+        entry.map_or(usize::MAX, |entry| (usize::from(*entry) * ROW_ALIGN).saturating_add(offset))
     }
 
     /// The bytes of a row in the arena; `None` where it does not lie within.
@@ -78,7 +78,8 @@ impl Plan<'_> {
             for tensor in (0u16..).take(segment.nodes.len() + 1) {
                 // those before it in the same strip live too
                 let strip = if tensor == step.tensor { step.first..row } else { 0..0 };
-                for other in (0..segment.begun(made, tensor)).chain(strip.clone()) {
+                let begun = segment.first_alive(made, tensor)..segment.begun(made, tensor);
+                for other in begun.chain(strip.clone()) {
                     let old = self.row(segment.tensor(tensor), other).ok_or(misplaced)?;
                     let overlap = new.start < old.end && old.start < new.end;
                     if !overlap || !(strip.contains(&other) || segment.is_alive(made, tensor, other)) {

@@ -79,13 +79,13 @@ impl Node {
         let stride = u32::from(self.window.stride[0]);
         let row = u32::from(row) + u32::from(self.window.padding[0]);
         let next = u32::from(made) * stride;
-        made < self.steps() && row >= next && row % stride < u32::from(self.window.kernel[0])
+        made < self.steps() && row >= next && row.checked_rem(stride) < Some(u32::from(self.window.kernel[0]))
     }
 
     /// Whether shortcut row `row` is still to be added once `made` rows are made.
     fn is_to_add(&self, made: u16, shortcut: &ShortcutRead, row: u16) -> bool {
         let (row, stride) = (u32::from(row), u32::from(shortcut.stride));
-        made < self.steps() && row >= u32::from(made) * stride && row % stride == 0
+        made < self.steps() && row >= u32::from(made) * stride && row.checked_rem(stride) == Some(0)
     }
 }
 
@@ -171,6 +171,21 @@ impl Segment<'_> {
     /// segment's last tensor must.
     pub fn is_alive(&self, made: &[u16], tensor: u16, row: u16) -> bool {
         usize::from(tensor) == self.nodes.len() || self.is_to_read(made, tensor, row, None)
+    }
+
+    /// No row of `tensor` before this one is alive.
+    pub fn first_alive(&self, made: &[u16], tensor: u16) -> u16 {
+        if usize::from(tensor) == self.nodes.len() {
+            return 0;
+        }
+        let unfinished = (1u16..).zip(self.nodes).map(|(reader, node)| (self.made(made, reader), node));
+        let firsts = unfinished.filter(|(made, node)| *made < node.steps()).flat_map(|(made, node)| {
+            let next = |stride: u8| u32::from(made) * u32::from(stride);
+            let under = next(node.window.stride[0]).saturating_sub(u32::from(node.window.padding[0]));
+            let added = node.shortcut.filter(|read| read.tensor == tensor).map(|read| next(read.stride));
+            (node.reads == tensor).then_some(under).into_iter().chain(added)
+        });
+        firsts.min().and_then(|first| u16::try_from(first).ok()).unwrap_or(u16::MAX)
     }
 
     /// Whether some node is still to read `row` of `tensor`, leaving out the shortcut read of the node

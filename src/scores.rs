@@ -33,7 +33,8 @@ impl<'a> Scores<'a> {
         self.values
     }
 
-    /// The `N` best classes, best first (fewer where the network has fewer); of equal ones the first.
+    /// The `N` best classes, best first (fewer where the network has fewer); of equal ones the first, and
+    /// what is not a number last.
     ///
     /// ```
     /// let scores = skipstone::Scores::new(&[0.5, 2.0, -1.0], false);
@@ -45,7 +46,8 @@ impl<'a> Scores<'a> {
         let mut top = Vec::<Class, N>::new();
         for (class, probability) in self.probabilities().enumerate() {
             let score = self.values.get(class).copied().unwrap_or(f32::NEG_INFINITY);
-            let at = top.iter().position(|other| score > other.score).unwrap_or(top.len());
+            let beats = |other: f32| score > other || (other.is_nan() && !score.is_nan());
+            let at = top.iter().position(|other| beats(other.score)).unwrap_or(top.len());
             if at < N {
                 if top.is_full() {
                     top.pop();

@@ -106,12 +106,16 @@ impl Window {
         self.kernel[0] as usize * self.kernel[1] as usize
     }
 
-    /// The input rows under the `count` output rows from `row` on, top to bottom; `None` is padding.
+    /// The input rows under the `count` output rows from `row` on, top to bottom; `None` is padding, or a
+    /// row that a stride larger than the kernel leaps over.
     pub fn rows(&self, row: u16, count: u16, input_height: u16) -> impl Iterator<Item = Option<u16>> + use<> {
-        let stride = i32::from(self.stride[0]);
+        let (stride, kernel) = (i32::from(self.stride[0]), i32::from(self.kernel[0]));
         let first = i32::from(row) * stride - i32::from(self.padding[0]);
-        let end = first + (i32::from(count) - 1) * stride + i32::from(self.kernel[0]);
-        (first..end).map(move |row| u16::try_from(row).ok().filter(|row| *row < input_height))
+        let end = first + (i32::from(count) - 1) * stride + kernel;
+        (first..end).map(move |row| {
+            let is_read = (row - first).checked_rem(stride).is_some_and(|offset| offset < kernel);
+            u16::try_from(row).ok().filter(|row| is_read && *row < input_height)
+        })
     }
 
     /// First input column under output column `column`; negative in the padding at the left.

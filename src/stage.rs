@@ -78,61 +78,66 @@ impl<'a> Stage<'a> {
 
     /// Multiply-accumulate operations for one image, padded positions included.
     pub fn macs(&self) -> u64 {
-        self.layers(0, 1, 0).map(|layer| layer.macs()).sum()
+        let mut macs = 0;
+        self.each_layer(0, 1, 0, &mut |layer| macs += layer.macs());
+        macs
     }
 
     /// Bytes of weights, without biases and multipliers.
     pub fn weight_bytes(&self) -> usize {
-        self.layers(0, 1, 0).map(|layer| layer.weights().len()).sum()
+        let mut bytes = 0;
+        self.each_layer(0, 1, 0, &mut |layer| bytes += layer.weights().len());
+        bytes
     }
 
-    /// The layers that the stage comes apart into, each after those that it reads.
+    /// The layers that the stage comes apart into, as [`Stage::each_layer`] gives them.
+    pub fn layers(&self, input: u16, next: u16, base: u32) -> impl Iterator<Item = Layer<'a>> + use<'a> {
+        let mut layers = heapless::Vec::<Layer<'a>, MAX_LAYERS>::new();
+        self.each_layer(input, next, base, &mut |layer| {
+            let _ = layers.push(layer); // it has room for the longest stage
+        });
+        layers.into_iter()
+    }
+
+    /// Calls `take` with the layers that the stage comes apart into, each after those that it reads.
     ///
     /// The stage reads tensor `input` of its segment; its layers' outputs are tensors `next`,
     /// `next + 1`, ... , whose rows stand in the row table from `base` on.
-    pub fn layers(&self, input: u16, next: u16, base: u32) -> impl Iterator<Item = Layer<'a>> + use<'a> {
-        let mut layers = heapless::Vec::<Layer<'a>, MAX_LAYERS>::new();
+    pub fn each_layer(&self, input: u16, next: u16, base: u32, take: &mut dyn FnMut(Layer<'a>)) {
         let mut base = base;
         let mut push = |mut layer: Layer<'a>| {
             layer.node.output.base = base;
             base = base.saturating_add(u32::from(layer.node.output.rows));
-            let _ = layers.push(layer); // it has room for the longest stage
+            take(layer);
         };
-        match self {
-            Stage::Windowed(layer) => push(windowed(*layer, input)),
-            Stage::Reduction(layer) => push(reduction(*layer, input)),
-            Stage::Block(block) => {
-                let path = block.path();
-                let (mut reads, mut made) = (input, next);
-                for convolution in path.iter().take(path.len().saturating_sub(1)) {
-                    push(windowed(Windowed::Conv2d(*convolution), reads));
-                    (reads, made) = (made, made.saturating_add(1));
-                }
-                let mut shortcut = input;
-                let mut subsample = Subsample { stride: [1; 2], channels_before: 0 };
-                let mut channels = block.output().channels;
-                match block.shortcut() {
-                    Shortcut::Identity => {}
-                    Shortcut::Projection(projection) => {
-                        push(windowed(Windowed::Conv2d(*projection), input));
-                        shortcut = made;
-                    }
-                    Shortcut::Padded(padded) => (subsample, channels) = (*padded, block.input().channels),
-                }
-                if let Some(last) = path.last() {
-                    let convolution = Windowed::Conv2d(*last);
-                    let mut layer = windowed(convolution, reads);
-                    layer.operation = Operation::Addition(
-                        convolution,
-                        Addition { residual: block.residual(), subsample, channels },
-                    );
-                    layer.node.shortcut =
-                        Some(ShortcutRead { tensor: shortcut, stride: subsample.stride[0] });
-                    push(layer);
-                }
-            }
+        let block = match self {
+            Stage::Windowed(layer) => return push(windowed(*layer, input)),
+            Stage::Reduction(layer) => return push(reduction(*layer, input)),
+            Stage::Block(block) => block,
+        };
+        let Some((last, inner)) = block.path().split_last() else { return };
+        let (mut reads, mut made) = (input, next);
+        for convolution in inner {
+            push(windowed(Windowed::Conv2d(*convolution), reads));
+            (reads, made) = (made, made.saturating_add(1));
         }
-        layers.into_iter()
+        let mut shortcut = input;
+        let mut subsample = Subsample { stride: [1; 2], channels_before: 0 };
+        let mut channels = block.output().channels;
+        match block.shortcut() {
+            Shortcut::Identity => {}
+            Shortcut::Projection(projection) => {
+                push(windowed(Windowed::Conv2d(*projection), input));
+                shortcut = made;
+            }
+            Shortcut::Padded(padded) => (subsample, channels) = (*padded, block.input().channels),
+        }
+        let convolution = Windowed::Conv2d(*last);
+        let mut layer = windowed(convolution, reads);
+        let addition = Addition { residual: block.residual(), subsample, channels };
+        layer.operation = Operation::Addition(convolution, addition);
+        layer.node.shortcut = Some(ShortcutRead { tensor: shortcut, stride: subsample.stride[0] });
+        push(layer);
     }
 }
 

@@ -15,5 +15,7 @@
 //! `reference` is the only backend so far: the oracle that later ones must equal bit for bit.
 
 mod reference;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use reference::{conv2d, dense, global_average_pool, pool2d};

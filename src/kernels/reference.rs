@@ -1,4 +1,7 @@
 //! The obvious loops: oracle for every other backend, and the fallback where there is none.
+//!
+//! No size is zero once a layer is made; `.max(1)` says so where the compiler cannot know, so that no panic
+//! path remains.
 
 use crate::layer::{Conv2d, Dense, GlobalAveragePool, Pool2d, Pooling};
 use crate::quantization::Residual;
@@ -10,7 +13,7 @@ pub(crate) fn conv2d(
     input: &[&[i8]],
     output: &mut [&mut [i8]],
 ) {
-    let channels = usize::from(layer.output.channels);
+    let channels = usize::from(layer.output.channels).max(1);
     for (rows, output) in strips(input, layer.window.stride[0]).zip(output) {
         for (x, pixel) in output.chunks_exact_mut(channels).enumerate() {
             let left = layer.window.first_column(x);
@@ -34,8 +37,8 @@ fn strips<'r, 's>(input: &'r [&'s [i8]], stride: u8) -> impl Iterator<Item = &'r
 
 /// Sum of products of one output channel over the window that starts at column `left` of `rows`.
 fn full_window(layer: &Conv2d<'_>, channel: usize, rows: &[&[i8]], left: isize) -> i32 {
-    let channels = usize::from(layer.input.channels);
-    let row_len = usize::from(layer.window.kernel[1]) * channels;
+    let channels = usize::from(layer.input.channels).max(1);
+    let row_len = usize::from(layer.window.kernel[1]).max(1) * channels;
     let weights = layer.weights.chunks_exact(row_len);
     let kernel_height = usize::from(layer.window.kernel[0]);
     let mut sum = 0;
@@ -55,8 +58,8 @@ fn full_window(layer: &Conv2d<'_>, channel: usize, rows: &[&[i8]], left: isize) 
 
 /// Sum of products of one channel over the window that starts at column `left` of `rows`.
 fn depthwise_window(layer: &Conv2d<'_>, channel: usize, rows: &[&[i8]], left: isize) -> i32 {
-    let channels = usize::from(layer.input.channels);
-    let row_len = usize::from(layer.window.kernel[1]) * channels;
+    let channels = usize::from(layer.input.channels).max(1);
+    let row_len = usize::from(layer.window.kernel[1]).max(1) * channels;
     let mut sum = 0;
     for (weights, row) in layer.weights.chunks_exact(row_len).zip(rows) {
         for (column, weights) in (left..).zip(weights.chunks_exact(channels)) {
@@ -84,14 +87,14 @@ fn dot(x: &[i8], w: &[i8]) -> i32 {
 
 /// A strip of output rows.
 pub(crate) fn pool2d(layer: &Pool2d, input: &[&[i8]], output: &mut [&mut [i8]]) {
-    let channels = usize::from(layer.input.channels);
+    let channels = usize::from(layer.input.channels).max(1);
     let [height, width] = layer.window.kernel.map(usize::from);
     for (rows, output) in strips(input, layer.window.stride[0]).zip(output) {
         for (x, pixel) in output.chunks_exact_mut(channels).enumerate() {
             let left = layer.window.first_column(x);
             for (channel, y) in pixel.iter_mut().enumerate() {
                 let columns = (left..).take(width);
-                let inside = rows.iter().take(height).flat_map(|row| {
+                let inside = rows.iter().take(height).flat_map(move |row| {
                     columns.clone().filter_map(move |column| {
                         let start = usize::try_from(column).ok()?.checked_mul(channels)?;
                         row.get(start + channel).copied()
@@ -125,7 +128,7 @@ fn mean(values: impl Iterator<Item = i8>, padding: Option<(i8, usize)>) -> i8 {
 
 /// Adds the products of input row `row` to the sums, one for each output.
 pub(crate) fn dense(layer: &Dense<'_>, row: u16, input: &[i8], sums: &mut [i32]) {
-    let row_len = layer.input.row_len();
+    let row_len = layer.input.row_len().max(1);
     let rows = usize::from(layer.input.height);
     let weights = layer.weights.chunks_exact(row_len).skip(usize::from(row)).step_by(rows.max(1));
     for (sum, weights) in sums.iter_mut().zip(weights) {
@@ -135,7 +138,7 @@ pub(crate) fn dense(layer: &Dense<'_>, row: u16, input: &[i8], sums: &mut [i32])
 
 /// Adds an input row to the sums, one for each channel.
 pub(crate) fn global_average_pool(layer: &GlobalAveragePool<'_>, input: &[i8], sums: &mut [i32]) {
-    for pixel in input.chunks_exact(usize::from(layer.input.channels)) {
+    for pixel in input.chunks_exact(usize::from(layer.input.channels).max(1)) {
         for (sum, x) in sums.iter_mut().zip(pixel) {
             *sum += i32::from(*x) - i32::from(layer.zero_point);
         }

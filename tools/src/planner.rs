@@ -49,12 +49,22 @@ pub enum PlanError {
         /// The limit asked for.
         limit: usize,
     },
+    /// A layer's strip has no rows, or needs more than a step may read and make.
+    #[error(
+        "layer {layer}: strips of {strip} rows cannot be made; a step reads and makes at most {MAX_STEP_ROWS} rows, one of a dense or global pooling layer"
+    )]
+    Strip {
+        /// Index of the layer.
+        layer: usize,
+        /// The strip height asked for.
+        strip: u8,
+    },
 }
 
 /// Plans `stages` over `input`, fed row by row or with the frame in the arena; a segment has at most
 /// `max_tensors` tensors, which is what `Network::<TENSORS>` must hold.
 pub fn plan(stages: &[Stage<'_>], input: Shape, frame: bool, max_tensors: usize) -> Result<Plan, PlanError> {
-    let network = Lowered::new(stages, input, frame);
+    let network = Lowered::new(stages, input, frame, &[])?;
     for (stage, nodes) in network.stages.iter().enumerate() {
         if nodes.len() + 1 > max_tensors {
             return Err(PlanError::StageTooLong { stage, needed: nodes.len() + 1, limit: max_tensors });
@@ -68,15 +78,21 @@ pub fn plan(stages: &[Stage<'_>], input: Shape, frame: bool, max_tensors: usize)
     });
     let best = placed.min_by_key(|(arena_bytes, segments, _)| (*arena_bytes, segments.len()));
     let (arena_bytes, segments, rows) = best.unwrap_or_default();
-    if arena_bytes > (usize::from(u16::MAX) + 1) * ROW_ALIGN {
-        return Err(PlanError::ArenaTooLarge(arena_bytes));
-    }
-    Ok(Plan {
-        arena_bytes,
-        rows: rows.into_iter().map(|address| (address / ROW_ALIGN) as u16).collect(),
-        strips: vec![1; network.stages.iter().map(Vec::len).sum()],
-        segments: segments.into_iter().map(|stages| stages as u8).collect(),
-    })
+    network.plan(arena_bytes, &segments, rows)
+}
+
+/// As [`plan`], but with these segments (each a number of stages) and strips: the height for each layer, in
+/// order; layers that `strips` does not reach make single rows. Taller strips cost memory.
+pub fn plan_as(
+    stages: &[Stage<'_>],
+    input: Shape,
+    frame: bool,
+    segments: &[usize],
+    strips: &[u8],
+) -> Result<Plan, PlanError> {
+    let network = Lowered::new(stages, input, frame, strips)?;
+    let (arena_bytes, rows) = network.place(segments);
+    network.plan(arena_bytes, segments, rows)
 }
 
 /// The network as the schedule sees it: each stage's nodes, reading tensor 0 as the stage's input.
@@ -110,15 +126,33 @@ struct Slot {
 }
 
 impl Lowered {
-    fn new(stages: &[Stage<'_>], input: Shape, frame: bool) -> Self {
+    fn new(stages: &[Stage<'_>], input: Shape, frame: bool, strips: &[u8]) -> Result<Self, PlanError> {
         let nodes = |stage: &Stage<'_>| stage.layers(0, 1, 0).map(|layer| layer.node).collect();
         let row_bytes = input.row_len() as u32;
         let input = Tensor { rows: input.height, row_bytes, base: 0, contiguous: frame };
-        let stages: Vec<Vec<Node>> = stages.iter().map(nodes).collect();
-        debug_assert!(
-            stages.iter().flatten().all(|node| 1 + usize::from(node.window.kernel[0]) <= MAX_STEP_ROWS)
-        );
-        Lowered { stages, input, frame }
+        let mut stages: Vec<Vec<Node>> = stages.iter().map(nodes).collect();
+        for (layer, (node, &strip)) in stages.iter_mut().flatten().zip(strips).enumerate() {
+            node.strip = strip;
+            let windows = usize::from(strip.saturating_sub(1)) * usize::from(node.window.stride[0]);
+            let rows = usize::from(strip) + windows + usize::from(node.window.kernel[0]);
+            if strip == 0 || rows > MAX_STEP_ROWS || (node.reduction && strip > 1) {
+                return Err(PlanError::Strip { layer, strip });
+            }
+        }
+        Ok(Lowered { stages, input, frame })
+    }
+
+    /// The plan in the blob's terms.
+    fn plan(&self, arena_bytes: usize, segments: &[usize], rows: Vec<usize>) -> Result<Plan, PlanError> {
+        if arena_bytes > (usize::from(u16::MAX) + 1) * ROW_ALIGN {
+            return Err(PlanError::ArenaTooLarge(arena_bytes));
+        }
+        Ok(Plan {
+            arena_bytes,
+            rows: rows.into_iter().map(|address| (address / ROW_ALIGN) as u16).collect(),
+            strips: self.stages.iter().flatten().map(|node| node.strip).collect(),
+            segments: segments.iter().map(|stages| *stages as u8).collect(),
+        })
     }
 
     /// The nodes of stages `from..to` as one segment.
@@ -179,7 +213,11 @@ impl Lowered {
                 lives.death.entry(id).or_insert(lives.steps);
                 if let Some(read) = segment.node(step.tensor).and_then(|node| node.shortcut) {
                     let other = row * u16::from(read.stride);
-                    if segment.in_place(&made, step.tensor, row, read.tensor, other) {
+                    // a frame's row may begin between words, where no row of the table can
+                    let shortcut = segment.tensor(read.tensor);
+                    let offset = usize::from(other) * shortcut.row_bytes as usize;
+                    let at_word = !shortcut.contiguous || offset.is_multiple_of(ROW_ALIGN);
+                    if at_word && segment.in_place(&made, step.tensor, row, read.tensor, other) {
                         lives.in_place.insert(id, (input + usize::from(read.tensor), other));
                     }
                 }

@@ -1,0 +1,263 @@
+//! The one runner that every backend passes: its functions against the naive oracle, strip by strip.
+
+use std::vec;
+use std::vec::Vec;
+
+use crate::layer::{Conv2d, Dense, Finish, GlobalAveragePool, Pool2d, Pooling};
+use crate::quantization::{Clamp, Requantize, Residual};
+use crate::shape::{Shape, Window};
+
+#[path = "../../tests/runtime/layers.rs"]
+mod layers;
+#[path = "../../tests/runtime/naive.rs"]
+mod naive;
+#[path = "../../tests/runtime/random.rs"]
+mod random;
+
+use naive::Tensor;
+use random::Random;
+
+/// Makes a strip: input rows, an empty one being padding, and output rows.
+type Strip<'k> = &'k dyn Fn(&[&[i8]], &mut [&mut [i8]]);
+
+/// What a backend exports.
+struct Backend {
+    conv2d: fn(&Conv2d<'_>, Option<&Residual>, &[&[i8]], &mut [&mut [i8]]),
+    pool2d: fn(&Pool2d, &[&[i8]], &mut [&mut [i8]]),
+    dense: fn(&Dense<'_>, u16, &[i8], &mut [i32]),
+    global_average_pool: fn(&GlobalAveragePool<'_>, &[i8], &mut [i32]),
+}
+
+const REFERENCE: Backend = Backend {
+    conv2d: super::reference::conv2d,
+    pool2d: super::reference::pool2d,
+    dense: super::reference::dense,
+    global_average_pool: super::reference::global_average_pool,
+};
+
+#[test]
+fn reference_conv2d() {
+    check_conv2d(&REFERENCE);
+}
+
+#[test]
+fn reference_pool2d() {
+    check_pool2d(&REFERENCE);
+}
+
+#[test]
+fn reference_dense() {
+    check_dense(&REFERENCE);
+}
+
+#[test]
+fn reference_global_average_pool() {
+    check_global_average_pool(&REFERENCE);
+}
+
+#[test]
+fn reference_at_the_ends_of_32_bits() {
+    check_extreme_sums(&REFERENCE);
+}
+
+/// Every kernel size, full and depthwise, with and without residual; strips of one to four rows.
+fn check_conv2d(backend: &Backend) {
+    for (seed, kernel) in each_kernel(60) {
+        let random = &mut Random::new(seed);
+        let window = layers::window(random, kernel);
+        let channels = random.size(1, 9);
+        let (depthwise, outputs) = (random.one_in(3), random.size(1, 9));
+        let layer = layers::conv2d(random, window, depthwise, channels, outputs);
+        let input = layers::input(random, &window, channels);
+        let [height, width] = window.output(&input).unwrap();
+        let len = height * width * layer.bias.len();
+        let before = Tensor::new(height, width, layer.bias.len(), random.int8s(len));
+        let residual = random.one_in(2).then(|| layers::residual(random, layer.requantize.shift));
+
+        let expected = layer.run(&input, residual.as_ref().map(|residual| (residual, &before)));
+
+        let requantize = requantize(&layer.requantize);
+        let new = if layer.depthwise { Conv2d::depthwise } else { Conv2d::new };
+        let checked = new(
+            shape(&input),
+            windowed(&window),
+            &layer.weights,
+            &layer.bias,
+            &layer.padding_pixel,
+            requantize,
+        );
+        let checked = checked.unwrap();
+        assert_eq!(checked.output(), shape(&expected));
+        let residual = residual.map(|r| Residual::new(r.zero_point, r.multiplier, r.shift).unwrap());
+        let run: Strip<'_> = &|input, output| (backend.conv2d)(&checked, residual.as_ref(), input, output);
+        for strip in 1..=4 {
+            let output = by_strips(&window, &input, before.clone(), strip, run);
+            assert_eq!(output, expected, "seed {seed}, strips of {strip}: {layer:?} over {input:?}");
+        }
+    }
+}
+
+/// Every kernel size and kind of pooling; strips of one to four rows.
+fn check_pool2d(backend: &Backend) {
+    for (seed, kernel) in each_kernel(60) {
+        let random = &mut Random::new(seed);
+        let window = layers::window(random, kernel);
+        let channels = random.size(1, 9);
+        let input = layers::input(random, &window, channels);
+        let zero_point = random.int8();
+        let (kind, naive) = [
+            (Pooling::Max, naive::Pooling::Max),
+            (Pooling::Average, naive::Pooling::Average),
+            (Pooling::AveragePadded { zero_point }, naive::Pooling::AveragePadded { zero_point }),
+        ][random.size(0, 2)];
+
+        let expected = naive::pool2d(&window, naive, &input);
+
+        let layer = Pool2d::new(shape(&input), windowed(&window), kind).unwrap();
+        assert_eq!(layer.output(), shape(&expected));
+        let run: Strip<'_> = &|input, output| (backend.pool2d)(&layer, input, output);
+        let blank = Tensor { values: vec![99; expected.values.len()], ..expected.clone() };
+        for strip in 1..=4 {
+            let output = by_strips(&window, &input, blank.clone(), strip, run);
+            assert_eq!(output, expected, "seed {seed}, strips of {strip}: {layer:?} over {input:?}");
+        }
+    }
+}
+
+/// Rows of any shape, taken one after the other into the sums.
+fn check_dense(backend: &Backend) {
+    for seed in 0..1000 {
+        let random = &mut Random::new(seed);
+        let input = any_tensor(random);
+        let outputs = random.size(1, 12);
+        let weights = random.int8s(outputs * input.values.len());
+        let bias = layers::bias(random, outputs, input.values.len());
+
+        let layer = Dense::new(shape(&input), &weights, &bias, Finish::Scores(&[1.0])).unwrap();
+        let mut sums = bias.clone();
+        for (row, values) in input.values.chunks(input.width * input.channels).enumerate() {
+            (backend.dense)(&layer, row as u16, values, &mut sums);
+        }
+        assert_eq!(wide(&sums), naive::dense(&input, &weights, &bias), "seed {seed}");
+    }
+}
+
+fn check_global_average_pool(backend: &Backend) {
+    for seed in 0..1000 {
+        let random = &mut Random::new(seed);
+        let input = any_tensor(random);
+        let zero_point = [i8::MIN, i8::MAX, random.int8()][random.size(0, 2)];
+
+        let layer = GlobalAveragePool::new(shape(&input), zero_point, Finish::Scores(&[1.0])).unwrap();
+        let mut sums = vec![0; input.channels];
+        for values in input.values.chunks(input.width * input.channels) {
+            (backend.global_average_pool)(&layer, values, &mut sums);
+        }
+        assert_eq!(wide(&sums), naive::global_average_pool(&input, zero_point), "seed {seed}");
+    }
+}
+
+/// Sums that reach i32::MAX and fall one short of i32::MIN, and any of the largest terms beside them:
+/// nothing overflows, the one rounding is exact.
+fn check_extreme_sums(backend: &Backend) {
+    let input = Tensor::new(7, 7, 9, vec![i8::MIN; 7 * 7 * 9]);
+    let taps = input.values.len();
+    let room = i32::MAX - taps as i32 * 128 * 128;
+    let window = naive::Window { kernel: [7; 2], stride: [1; 2], padding: [0; 4] };
+    for (weight, bias) in [(i8::MIN, room), (127, -room)] {
+        for (shift, zero_point, multiplier) in each_extreme() {
+            let layer = naive::Conv2d {
+                window,
+                depthwise: false,
+                weights: vec![weight; taps],
+                bias: vec![bias],
+                padding_pixel: vec![0; 9],
+                requantize: naive::Requantize {
+                    multipliers: vec![multiplier],
+                    shift,
+                    zero_point,
+                    min: i8::MIN,
+                    max: i8::MAX,
+                },
+            };
+            let residual = naive::Residual { zero_point: i8::MAX, multiplier: i32::MAX, shift: 20 };
+            for shortcut in [i8::MIN, i8::MAX] {
+                let before = Tensor::new(1, 1, 1, vec![shortcut]);
+                let expected = layer.run(&input, Some((&residual, &before)));
+                let requantize = requantize(&layer.requantize);
+                let window = windowed(&window);
+                let pixel = &layer.padding_pixel;
+                let checked =
+                    Conv2d::new(shape(&input), window, &layer.weights, &layer.bias, pixel, requantize);
+                let checked = checked.unwrap();
+                let residual = Residual::new(i8::MAX, i32::MAX, 20).unwrap();
+                let run: Strip<'_> =
+                    &|input, output| (backend.conv2d)(&checked, Some(&residual), input, output);
+                let output = by_strips(&layer.window, &input, before, 1, run);
+                assert_eq!(output, expected, "{layer:?}, shortcut {shortcut}");
+            }
+        }
+    }
+}
+
+/// The ends of the ranges of shift, zero point and multiplier.
+fn each_extreme() -> impl Iterator<Item = (u8, i8, i32)> {
+    let shifts = [1, 31, 32, 33, 56].into_iter();
+    let pairs = shifts.flat_map(|shift| [i8::MIN, 0, i8::MAX].map(|zero_point| (shift, zero_point)));
+    pairs.flat_map(|(shift, zero_point)| [0, 1, i32::MAX].map(|multiplier| (shift, zero_point, multiplier)))
+}
+
+/// A seed and a kernel for each case; every kernel size comes `times` times.
+fn each_kernel(times: u64) -> impl Iterator<Item = (u64, [usize; 2])> {
+    (0..49 * times).map(|seed| (seed, [seed as usize % 49 / 7 + 1, seed as usize % 7 + 1]))
+}
+
+fn any_tensor(random: &mut Random) -> Tensor {
+    let [height, width, channels] = [random.size(1, 9), random.size(1, 9), random.size(1, 9)];
+    Tensor::new(height, width, channels, random.int8s(height * width * channels))
+}
+
+/// Gives a kernel the rows of the strips of `strip` rows, one strip after the other.
+fn by_strips(
+    window: &naive::Window,
+    input: &Tensor,
+    mut output: Tensor,
+    strip: usize,
+    run: Strip<'_>,
+) -> Tensor {
+    let (row_len, stride) = (input.width * input.channels, window.stride[0]);
+    let mut rows: Vec<&mut [i8]> = output.values.chunks_mut(output.width * output.channels).collect();
+    for (index, output) in rows.chunks_mut(strip).enumerate() {
+        let first = index * strip * stride;
+        let under = first..first + (output.len() - 1) * stride + window.kernel[0];
+        let input: Vec<&[i8]> = under
+            .map(|row| match row.checked_sub(window.padding[0]) {
+                Some(row) if row < input.height => &input.values[row * row_len..][..row_len],
+                _ => &[],
+            })
+            .collect();
+        run(&input, output);
+    }
+    output
+}
+
+fn shape(tensor: &Tensor) -> Shape {
+    Shape::new(tensor.height as u16, tensor.width as u16, tensor.channels as u16)
+}
+
+fn windowed(window: &naive::Window) -> Window {
+    Window {
+        kernel: window.kernel.map(|size| size as u8),
+        stride: window.stride.map(|size| size as u8),
+        padding: window.padding.map(|size| size as u8),
+    }
+}
+
+fn requantize(naive: &naive::Requantize) -> Requantize<'_> {
+    let clamp = Clamp { zero_point: naive.zero_point, min: naive.min, max: naive.max };
+    Requantize::new(&naive.multipliers, naive.shift, clamp).unwrap()
+}
+
+fn wide(sums: &[i32]) -> Vec<i64> {
+    sums.iter().map(|sum| i64::from(*sum)).collect()
+}
