@@ -1,0 +1,259 @@
+//! Blobs damaged at random, the checksum repaired: they are refused or run to an end, and never panic.
+
+use std::collections::BTreeMap;
+
+use skipstone::schema::{self, Finish, Operation, Shortcut};
+use skipstone::{Model, Network, NewError, RunError};
+
+use crate::memory::Memory;
+use crate::networks;
+use crate::parts::{Parts, assemble, repaired};
+use crate::random::Random;
+
+/// What a board may give: larger plans are refused.
+const ARENA: usize = 64 * 1024;
+
+/// How far a blob comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Fate {
+    NotParsed,
+    NotSetUp,
+    Ran,
+}
+
+/// Everything that firmware may do with a blob.
+fn exercise(blob: &[u8]) -> Fate {
+    let Ok(model) = Model::parse(blob) else { return Fate::NotParsed };
+    assert!(model.labels().count() == 0 || model.labels().count() == model.classes());
+    assert_eq!(model.label(model.classes()), None);
+    assert_eq!(model.stages().filter(Result::is_err).count(), 0);
+    assert_ne!(model.stages().map(|entry| entry.unwrap().stage.macs()).sum::<u64>(), u64::MAX);
+
+    let mut memory = Memory::new(ARENA);
+    let fed = match Network::<32>::new(model, memory.bytes()) {
+        Ok(mut network) => {
+            let mut next = 0;
+            let scores = network.run_rows(|row, buffer| {
+                assert_eq!(row, next);
+                next += 1;
+                buffer.fill(row as u8);
+            });
+            let scores = scores.unwrap();
+            assert_eq!(scores.values().len(), model.classes());
+            assert!(scores.top::<3>().len() <= 3);
+            let wrong = vec![0; model.input().len() + 1];
+            let (needed, given) = (wrong.len() - 1, wrong.len());
+            assert_eq!(network.run(&wrong).err(), Some(RunError::Input { needed, given }));
+            true
+        }
+        Err(error) => refused(error),
+    };
+    let mut memory = Memory::new(ARENA);
+    let framed = match Network::<32>::with_frame(model, memory.bytes()) {
+        Ok(mut network) => {
+            assert_eq!(network.input_mut().len(), model.input().len());
+            network.input_mut().fill(77);
+            assert_eq!(network.run().unwrap().values().len(), model.classes());
+            true
+        }
+        Err(error) => refused(error),
+    };
+    if fed && framed { Fate::Ran } else { Fate::NotSetUp }
+}
+
+/// The reasons for which a parsed blob may be refused.
+fn refused(error: NewError) -> bool {
+    assert!(
+        matches!(error, NewError::Arena { .. } | NewError::Plan { .. } | NewError::Tensors { .. }),
+        "{error}"
+    );
+    false
+}
+
+/// Bytes of the header, the manifest and the weights, changed, left out and put in.
+#[test]
+fn damaged_bytes() {
+    let mut fates = BTreeMap::new();
+    for seed in 7000..7040 {
+        let blob = networks::planned(networks::network(seed));
+        let parts = Parts::of(&blob);
+        let records = parts.records();
+        let random = &mut Random::new(!seed);
+        for _ in 0..500 {
+            // mostly where it matters: in the manifest, behind the name
+            let mut manifest = records.clone();
+            let mut weights = parts.weights.clone();
+            for _ in 0..random.size(1, 3) {
+                let bytes = if random.one_in(8) { &mut weights } else { &mut manifest };
+                let at = random.size(0, bytes.len() - 1);
+                match random.size(0, 9) {
+                    0 => drop(bytes.remove(at)),
+                    1 => bytes.insert(at, random.int8() as u8),
+                    2 | 3 => bytes[at] ^= 1 << random.size(0, 7),
+                    4 => bytes[at] = [0, 1, 0x7f, 0x80, 0xff][random.size(0, 4)],
+                    5 | 6 => bytes[at] = bytes[at].wrapping_add_signed(random.between(-2, 2) as i8),
+                    _ => bytes[at] = random.int8() as u8,
+                }
+            }
+            let mut blob = assemble(&manifest, &weights);
+            if random.one_in(20) {
+                let mut bytes = blob.to_vec();
+                let at = random.size(4, 19);
+                bytes[at] = bytes[at].wrapping_add_signed(random.between(-2, 2) as i8);
+                blob = repaired(bytes);
+            }
+            *fates.entry(exercise(&blob)).or_insert(0) += 1;
+        }
+    }
+    check_fates(&fates);
+}
+
+/// Fields of the records set to the ends of their ranges, and to what lies around them.
+#[test]
+fn damaged_records() {
+    let mut fates = BTreeMap::new();
+    for seed in 8000..8040 {
+        let blob = networks::planned(networks::network(seed));
+        let random = &mut Random::new(!seed);
+        for _ in 0..500 {
+            let mut parts = Parts::of(&blob);
+            for _ in 0..random.size(1, 2) {
+                damage(&mut parts, random);
+            }
+            *fates.entry(exercise(&parts.blob())).or_insert(0) += 1;
+        }
+    }
+    check_fates(&fates);
+}
+
+/// Blobs of every fate, else the test sees only one line of the code.
+fn check_fates(fates: &BTreeMap<Fate, usize>) {
+    println!("{fates:?}");
+    for (fate, least) in [(Fate::NotParsed, 1000), (Fate::NotSetUp, 100), (Fate::Ran, 1000)] {
+        assert!(fates.get(&fate).is_some_and(|count| *count >= least), "{fates:?}");
+    }
+}
+
+fn byte(random: &mut Random) -> u8 {
+    [0, 1, 2, 3, 7, 8, 127, 128, 255][random.size(0, 8)]
+}
+
+fn number(random: &mut Random) -> u16 {
+    let ends = [0, 1, 2, 255, 256, 4095, 32767, 32768, 65534, 65535];
+    if random.one_in(2) { ends[random.size(0, 9)] } else { random.size(1, 300) as u16 }
+}
+
+fn offset(random: &mut Random, weights: usize) -> u32 {
+    let len = weights as u32;
+    let ends = [0, 1, 2, 4, len.saturating_sub(4), len, len + 4, u32::MAX / 2, u32::MAX - 3, u32::MAX];
+    if random.one_in(2) { ends[random.size(0, 9)] } else { random.size(0, weights / 4) as u32 * 4 }
+}
+
+/// Sets one field.
+fn damage(parts: &mut Parts<'_>, random: &mut Random) {
+    let weights = parts.weights.len();
+    let stage = random.size(0, parts.stages.len() - 1);
+    match random.size(0, 9) {
+        0 => {
+            let input = &mut parts.manifest.input;
+            *[&mut input.height, &mut input.width, &mut input.channels][random.size(0, 2)] = number(random);
+        }
+        1 => {
+            let frame = random.one_in(2);
+            let plan = parts.plan(frame);
+            match random.size(0, 4) {
+                0 => plan.arena_bytes = offset(random, weights),
+                1 => plan.rows = offset(random, weights),
+                2 => plan.strips = offset(random, weights),
+                3 => plan.segments = offset(random, weights),
+                _ => plan.segment_count = number(random),
+            }
+        }
+        2 => {
+            // strips and rows of their own, so that the weights stay
+            let frame = random.one_in(2);
+            let layers = weights.min(200);
+            let strips = parts.section(&vec![random.size(1, 9) as u8; layers]);
+            parts.plan(frame).strips = strips;
+        }
+        3 => parts.manifest.labels_len = u32::from(number(random)),
+        4 => drop(parts.stages.remove(stage)),
+        5 => {
+            let copy = parts.stages[stage].clone();
+            parts.stages.insert(stage, copy);
+            parts.manifest.stages += 1;
+        }
+        _ => operation(&mut parts.stages[stage].operation, random, weights),
+    }
+    if parts.stages.is_empty() {
+        parts.manifest.stages = 0;
+    }
+}
+
+fn operation(operation: &mut Operation, random: &mut Random, weights: usize) {
+    match operation {
+        Operation::Conv2d(record) => conv2d(record, random, weights),
+        Operation::Pool2d(record) => window(&mut record.window, random),
+        Operation::Dense(record) => match random.size(0, 3) {
+            0 => record.outputs = number(random),
+            1 => record.weights = offset(random, weights),
+            2 => record.bias = offset(random, weights),
+            _ => finish(&mut record.finish, random, weights),
+        },
+        Operation::GlobalAveragePool(record) => match random.size(0, 1) {
+            0 => record.zero_point = byte(random).cast_signed(),
+            _ => finish(&mut record.finish, random, weights),
+        },
+        Operation::Block(record) => match (random.size(0, 3), &mut record.shortcut) {
+            (0, Shortcut::Projection(record)) => conv2d(record, random, weights),
+            (0, Shortcut::Padded(subsample)) => match random.size(0, 1) {
+                0 => subsample.stride[random.size(0, 1)] = byte(random),
+                _ => subsample.channels_before = number(random),
+            },
+            (0, Shortcut::Identity) => record.path.truncate(random.size(0, 2)),
+            (1, _) => record.residual.shift = byte(random),
+            (2, _) => record.residual.multiplier = [0, -1, i32::MAX, i32::MIN][random.size(0, 3)],
+            _ => {
+                let index = random.size(0, record.path.len().max(1) - 1);
+                if let Some(record) = record.path.get_mut(index) {
+                    conv2d(record, random, weights);
+                }
+            }
+        },
+    }
+}
+
+fn conv2d(record: &mut schema::Conv2d, random: &mut Random, weights: usize) {
+    match random.size(0, 8) {
+        0 => record.channels = number(random),
+        1 => record.depthwise ^= true,
+        2 => record.weights = offset(random, weights),
+        3 => record.bias = offset(random, weights),
+        4 => record.padding_pixel = offset(random, weights),
+        5 => record.multipliers = offset(random, weights),
+        6 => record.shift = byte(random),
+        7 => record.clamp.min = byte(random).cast_signed(),
+        _ => window(&mut record.window, random),
+    }
+}
+
+fn window(window: &mut skipstone::Window, random: &mut Random) {
+    let [a, b] = &mut window.kernel;
+    let [c, d] = &mut window.stride;
+    let [e, f, g, h] = &mut window.padding;
+    *[a, b, c, d, e, f, g, h][random.size(0, 7)] = byte(random);
+}
+
+fn finish(finish: &mut Finish, random: &mut Random, weights: usize) {
+    match finish {
+        Finish::Scores { scales, count } => match random.size(0, 1) {
+            0 => *scales = offset(random, weights),
+            _ => *count = number(random),
+        },
+        Finish::Requantize { multipliers, count, shift, .. } => match random.size(0, 2) {
+            0 => *multipliers = offset(random, weights),
+            1 => *count = number(random),
+            _ => *shift = byte(random),
+        },
+    }
+}

@@ -1,0 +1,20 @@
+//! The runtime's tests: layers and blocks against an oracle, the executor against plain evaluation,
+//! the blob and the memory plan against every kind of damage.
+
+mod blocks;
+mod damage;
+mod executor;
+mod layers;
+mod memory;
+mod naive;
+mod naive_block;
+mod networks;
+mod parameters;
+mod parts;
+mod proof;
+mod random;
+mod refusals;
+mod requantization;
+mod scores;
+mod setting_up;
+mod whole_tensors;
