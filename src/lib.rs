@@ -30,6 +30,11 @@
 #[cfg(test)]
 extern crate std;
 
+/// The README's examples run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}
+
 mod arena;
 mod block;
 mod error;

@@ -32,14 +32,39 @@ pub const WEIGHTS_ALIGN: usize = 16;
 /// Alignment of the blob in memory and of each section in the weights, in bytes.
 pub const SECTION_ALIGN: usize = 4;
 
-const CRC: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);
-
 /// CRC-32 (ISO-HDLC, as in zip and Ethernet) of a blob, its checksum field left out.
+///
+/// ```
+/// // the check value of the CRC catalogue, for "123456789"; these bytes are shorter than a header
+/// assert_eq!(skipstone::checksum(b"123456789"), 0xCBF4_3926);
+/// ```
 pub fn checksum(blob: &[u8]) -> u32 {
-    let mut digest = CRC.digest();
-    digest.update(blob.get(..CRC_FIELD.start).unwrap_or_default());
-    digest.update(blob.get(CRC_FIELD.end..).unwrap_or_default());
-    digest.finalize()
+    let before = blob.get(..CRC_FIELD.start).unwrap_or(blob);
+    let after = blob.get(CRC_FIELD.end..).unwrap_or_default();
+    !before.iter().chain(after).fold(!0, |crc, byte| {
+        let crc = crc ^ u32::from(*byte);
+        crc_nibble(crc_nibble(crc))
+    })
+}
+
+/// Takes four bits into the CRC: a table of 16 costs 64 bytes of flash, one for whole bytes a kilobyte.
+fn crc_nibble(crc: u32) -> u32 {
+    const POLYNOMIAL: u32 = 0xEDB8_8320; // reflected
+    const TABLE: [u32; 16] = {
+        let mut table = [0; 16];
+        let mut index = 0;
+        while index < 16 {
+            let (mut value, mut bit) = (index as u32, 0);
+            while bit < 4 {
+                value = (value >> 1) ^ (POLYNOMIAL * (value & 1));
+                bit += 1;
+            }
+            table[index] = value;
+            index += 1;
+        }
+        table
+    };
+    (crc >> 4) ^ TABLE.get((crc & 15) as usize).copied().unwrap_or(0)
 }
 
 /// A checked network in flash.
@@ -53,6 +78,9 @@ pub struct Model<'a> {
     weights: &'a [u8],
     blob_bytes: usize,
     classes: u16,
+    /// Layers, and rows of their outputs, of the whole network.
+    layers: usize,
+    rows: usize,
 }
 
 impl<'a> Model<'a> {
@@ -97,7 +125,8 @@ impl<'a> Model<'a> {
 
         let (manifest, stages) = postcard::take_from_bytes::<schema::Manifest<'_>>(manifest_bytes)
             .map_err(|_| ParseError::Manifest)?;
-        let mut model = Model { manifest, stages, weights, blob_bytes: total, classes: 0 };
+        let mut model =
+            Model { manifest, stages, weights, blob_bytes: total, classes: 0, layers: 0, rows: 0 };
         model.check()?;
         Ok(model)
     }
@@ -108,21 +137,29 @@ impl<'a> Model<'a> {
             return Err(ParseError::Manifest);
         }
         let mut stages = self.stages();
-        let mut scores = false;
-        while let Some(stage) = stages.next() {
-            let stage = stage?.stage;
+        let (mut scores, mut misplaced) = (false, None);
+        let (mut index, mut classes, mut layers, mut rows) = (0, 0, 0usize, 0usize);
+        while let Some(outcome) = stages.visit(&mut |_, stage| {
             if scores {
-                return Err(ParseError::Output { stage: stages.index - 1 });
+                misplaced = misplaced.or(Some(index));
             }
+            index += 1;
             scores = stage.gives_scores();
-            self.classes = stage.output().channels;
+            classes = stage.output().channels;
+            stage.each_layer(0, 1, 0, &mut |layer| {
+                layers += 1;
+                rows = rows.saturating_add(usize::from(layer.node.output.rows));
+            });
+        }) {
+            outcome?;
         }
-        if !scores {
-            return Err(ParseError::Output { stage: stages.index - 1 });
+        if let Some(stage) = misplaced.or(if scores { None } else { Some(index - 1) }) {
+            return Err(ParseError::Output { stage });
         }
         if !stages.rest.is_empty() {
             return Err(ParseError::Manifest);
         }
+        (self.classes, self.layers, self.rows) = (classes, layers, rows);
         for frame in [false, true] {
             let plan = self.memory_plan(frame).ok_or(ParseError::Plan)?;
             let stages: usize = plan.segments.iter().map(|stages| usize::from(*stages)).sum();
@@ -202,18 +239,11 @@ impl<'a> Model<'a> {
     pub fn memory_plan(&self, frame: bool) -> Option<Plan<'a>> {
         let plan = if frame { self.manifest.frame } else { self.manifest.rows };
         // a frame is contiguous: its first row's entry stands for all
-        let (mut layers, mut rows) = (0, if frame { 1 } else { usize::from(self.manifest.input.height) });
-        for entry in self.stages().flatten() {
-            entry.stage.each_layer(0, 1, 0, &mut |layer| {
-                layers += 1;
-                // more rows than there can be are more than the blob has
-                rows = rows.saturating_add(usize::from(layer.node.output.rows));
-            });
-        }
+        let input_rows = if frame { 1 } else { usize::from(self.manifest.input.height) };
         Some(Plan {
             arena_bytes: usize::try_from(plan.arena_bytes).ok()?,
-            rows: section(self.weights, plan.rows, rows)?,
-            strips: section(self.weights, plan.strips, layers)?,
+            rows: section(self.weights, plan.rows, input_rows.saturating_add(self.rows))?,
+            strips: section(self.weights, plan.strips, self.layers)?,
             segments: section(self.weights, plan.segments, usize::from(plan.segment_count))?,
         })
     }
@@ -242,15 +272,11 @@ impl<'a> Iterator for Stages<'a> {
     type Item = Result<StageEntry<'a>, ParseError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.index >= self.count {
-            return None;
-        }
-        let entry = self.decode();
-        self.index += 1;
-        if entry.is_err() {
-            self.count = self.index; // what follows cannot be found
-        }
-        Some(entry)
+        let mut entry = Err(ParseError::Manifest);
+        let outcome = self.visit(&mut |record, stage| {
+            entry = Ok(StageEntry { record: record.clone(), stage: stage.clone() });
+        })?;
+        Some(outcome.and(entry))
     }
 }
 
@@ -262,14 +288,35 @@ impl<'a> Stages<'a> {
         Stages { rest: records, weights, index: 0, count, shape: input }
     }
 
-    fn decode(&mut self) -> Result<StageEntry<'a>, ParseError> {
+    /// Calls `take` with the next stage, its record and what it resolves to; `None` after the last.
+    ///
+    /// A stage takes some hundred bytes: it is shown where it lies, so that the board's stack holds it
+    /// once.
+    pub(crate) fn visit(
+        &mut self,
+        take: &mut dyn FnMut(&schema::Stage<'a>, &Stage<'a>),
+    ) -> Option<Result<(), ParseError>> {
+        if self.index >= self.count {
+            return None;
+        }
+        let outcome = self.decode(take);
+        self.index += 1;
+        if outcome.is_err() {
+            self.count = self.index; // what follows cannot be found
+        }
+        Some(outcome)
+    }
+
+    fn decode(&mut self, take: &mut dyn FnMut(&schema::Stage<'a>, &Stage<'a>)) -> Result<(), ParseError> {
         let (record, rest) = postcard::take_from_bytes::<schema::Stage<'_>>(self.rest)
             .map_err(|_| ParseError::Stage { stage: self.index })?;
-        let resolver = Resolver { weights: self.weights, stage: self.index };
-        let stage = resolver.stage(&record.operation, self.shape)?;
+        let stage = Resolver { weights: self.weights }
+            .stage(&record.operation, self.shape)
+            .map_err(|error| error.at(self.index))?;
         self.shape = stage.output();
         self.rest = rest;
-        Ok(StageEntry { record, stage })
+        take(&record, &stage);
+        Ok(())
     }
 }
 
@@ -283,18 +330,38 @@ fn section<T: bytemuck::AnyBitPattern>(weights: &[u8], offset: u32, count: usize
 /// Turns a stage's records into layers over slices of the weights.
 struct Resolver<'a> {
     weights: &'a [u8],
-    stage: u16,
+}
+
+/// Why a record does not resolve; the stage is known further out.
+enum Unresolved {
+    Section { offset: u32, length: usize },
+    Layer(LayerError),
+}
+
+impl From<LayerError> for Unresolved {
+    fn from(error: LayerError) -> Self {
+        Unresolved::Layer(error)
+    }
+}
+
+impl Unresolved {
+    fn at(self, stage: u16) -> ParseError {
+        match self {
+            Unresolved::Section { offset, length } => ParseError::Section { stage, offset, length },
+            Unresolved::Layer(error) => ParseError::Layer { stage, error },
+        }
+    }
 }
 
 impl<'a> Resolver<'a> {
-    fn stage(&self, operation: &schema::Operation, input: Shape) -> Result<Stage<'a>, ParseError> {
+    fn stage(&self, operation: &schema::Operation, input: Shape) -> Result<Stage<'a>, Unresolved> {
         Ok(match operation {
             schema::Operation::Conv2d(record) => {
                 Stage::Windowed(Windowed::Conv2d(self.conv2d(record, input)?))
             }
             schema::Operation::Pool2d(record) => {
                 let layer = Pool2d::new(input, record.window, record.kind);
-                Stage::Windowed(Windowed::Pool2d(layer.map_err(|error| self.error(error))?))
+                Stage::Windowed(Windowed::Pool2d(layer?))
             }
             schema::Operation::Dense(record) => {
                 let outputs = usize::from(record.outputs);
@@ -304,56 +371,56 @@ impl<'a> Resolver<'a> {
                     self.section(record.bias, outputs)?,
                     self.finish(&record.finish)?,
                 );
-                Stage::Reduction(Reduction::Dense(layer.map_err(|error| self.error(error))?))
+                Stage::Reduction(Reduction::Dense(layer?))
             }
             schema::Operation::GlobalAveragePool(record) => {
                 let layer = GlobalAveragePool::new(input, record.zero_point, self.finish(&record.finish)?);
-                Stage::Reduction(Reduction::GlobalAveragePool(layer.map_err(|error| self.error(error))?))
+                Stage::Reduction(Reduction::GlobalAveragePool(layer?))
             }
             schema::Operation::Block(record) => Stage::Block(self.block(record, input)?),
         })
     }
 
-    fn block(&self, record: &schema::Block, input: Shape) -> Result<Block<'a>, ParseError> {
+    fn block(&self, record: &schema::Block, input: Shape) -> Result<Block<'a>, Unresolved> {
         let mut path = heapless::Vec::<Conv2d<'a>, { crate::block::MAX_PATH }>::new();
         let mut shape = input;
         for record in &record.path {
             let layer = self.conv2d(record, shape)?;
             shape = layer.output();
-            path.push(layer).map_err(|_| self.error(LayerError::Block))?;
+            path.push(layer).map_err(|_| LayerError::Block)?;
         }
         let shortcut = match &record.shortcut {
             schema::Shortcut::Identity => Shortcut::Identity,
             schema::Shortcut::Projection(record) => Shortcut::Projection(self.conv2d(record, input)?),
             schema::Shortcut::Padded(subsample) => Shortcut::Padded(*subsample),
         };
-        Block::new(&path, record.residual, shortcut).map_err(|error| self.error(error))
+        Ok(Block::new(&path, record.residual, shortcut)?)
     }
 
-    fn conv2d(&self, record: &schema::Conv2d, input: Shape) -> Result<Conv2d<'a>, ParseError> {
+    fn conv2d(&self, record: &schema::Conv2d, input: Shape) -> Result<Conv2d<'a>, Unresolved> {
         let channels = usize::from(record.channels);
         let input_channels = usize::from(input.channels);
         let products = record.window.positions() * if record.depthwise { 1 } else { input_channels };
         let multipliers = self.section(record.multipliers, channels)?;
         let requantize = Requantize::new(multipliers, record.shift, record.clamp);
         let new = if record.depthwise { Conv2d::depthwise } else { Conv2d::new };
-        new(
+        let layer = new(
             input,
             record.window,
             self.section(record.weights, products.saturating_mul(channels))?,
             self.section(record.bias, channels)?,
             self.section(record.padding_pixel, input_channels)?,
-            requantize.map_err(|error| self.error(error))?,
-        )
-        .map_err(|error| self.error(error))
+            requantize?,
+        )?;
+        Ok(layer)
     }
 
-    fn finish(&self, record: &schema::Finish) -> Result<Finish<'a>, ParseError> {
+    fn finish(&self, record: &schema::Finish) -> Result<Finish<'a>, Unresolved> {
         Ok(match *record {
             schema::Finish::Requantize { multipliers, count, shift, clamp, .. } => {
                 let multipliers = self.section(multipliers, usize::from(count))?;
                 let requantize = Requantize::new(multipliers, shift, clamp);
-                Finish::Requantize(requantize.map_err(|error| self.error(error))?)
+                Finish::Requantize(requantize?)
             }
             schema::Finish::Scores { scales, count } => {
                 Finish::Scores(self.section(scales, usize::from(count))?)
@@ -361,13 +428,8 @@ impl<'a> Resolver<'a> {
         })
     }
 
-    fn section<T: bytemuck::AnyBitPattern>(&self, offset: u32, count: usize) -> Result<&'a [T], ParseError> {
-        let error =
-            ParseError::Section { stage: self.stage, offset, length: count.saturating_mul(size_of::<T>()) };
-        section(self.weights, offset, count).ok_or(error)
-    }
-
-    fn error(&self, error: LayerError) -> ParseError {
-        ParseError::Layer { stage: self.stage, error }
+    fn section<T: bytemuck::AnyBitPattern>(&self, offset: u32, count: usize) -> Result<&'a [T], Unresolved> {
+        let length = count.saturating_mul(size_of::<T>());
+        section(self.weights, offset, count).ok_or(Unresolved::Section { offset, length })
     }
 }

@@ -52,7 +52,10 @@ impl<'a, const TENSORS: usize> Network<'a, TENSORS> {
     /// [`NewError`] where the arena is too small or misaligned, a segment has too many tensors or the
     /// plan is not sound. After this a run cannot fail but for an image of the wrong length.
     pub fn new(model: Model<'a>, arena: &'a mut [u8]) -> Result<Self, NewError> {
-        Executor::new(model, arena, false).map(|executor| Network { executor })
+        let plan = Executor::<TENSORS>::check(&model, arena, false)?;
+        let mut network = Network { executor: Executor::new(model, plan, arena, false) };
+        network.executor.prove()?;
+        Ok(network)
     }
 
     /// A network whose input frame lies in the arena, of which it needs [`Model::arena_bytes`].
@@ -60,7 +63,10 @@ impl<'a, const TENSORS: usize> Network<'a, TENSORS> {
     /// # Errors
     /// As [`Network::new`].
     pub fn with_frame(model: Model<'a>, arena: &'a mut [u8]) -> Result<FrameNetwork<'a, TENSORS>, NewError> {
-        Executor::new(model, arena, true).map(|executor| FrameNetwork { executor })
+        let plan = Executor::<TENSORS>::check(&model, arena, true)?;
+        let mut network = FrameNetwork { executor: Executor::new(model, plan, arena, true) };
+        network.executor.prove()?;
+        Ok(network)
     }
 
     /// Runs the network on an image: height x width x channels raw pixel bytes (HWC).
@@ -140,7 +146,8 @@ struct Executor<'a, const TENSORS: usize> {
 }
 
 impl<'a, const TENSORS: usize> Executor<'a, TENSORS> {
-    fn new(model: Model<'a>, arena: &'a mut [u8], frame: bool) -> Result<Self, NewError> {
+    /// The plan, if `arena` can hold it.
+    fn check(model: &Model<'a>, arena: &[u8], frame: bool) -> Result<Plan<'a>, NewError> {
         let plan = model.memory_plan(frame).ok_or(NewError::Changed)?;
         if arena.len() < plan.arena_bytes {
             return Err(NewError::Arena { needed: plan.arena_bytes, given: arena.len() });
@@ -148,7 +155,13 @@ impl<'a, const TENSORS: usize> Executor<'a, TENSORS> {
         if arena.as_ptr().align_offset(ROW_ALIGN) != 0 {
             return Err(NewError::Misaligned);
         }
-        let mut executor = Executor {
+        Ok(plan)
+    }
+
+    /// An executor that has nothing decoded. It is large: inlined, it is made where it stays.
+    #[inline(always)]
+    fn new(model: Model<'a>, plan: Plan<'a>, arena: &'a mut [u8], frame: bool) -> Self {
+        Executor {
             model,
             plan,
             arena,
@@ -161,11 +174,10 @@ impl<'a, const TENSORS: usize> Executor<'a, TENSORS> {
             nodes: Vec::new(),
             operations: Vec::new(),
             made: Vec::new(),
-        };
-        executor.prove()?;
-        Ok(executor)
+        }
     }
 
+    #[inline(never)]
     fn prove(&mut self) -> Result<(), NewError> {
         self.rewind();
         let mut before = 0u16; // tensors; a report needs no more than 65,535
@@ -225,19 +237,22 @@ impl<'a, const TENSORS: usize> Executor<'a, TENSORS> {
         self.operations.clear();
         let mut input = 0;
         for _ in 0..self.plan.segments.get(index).copied().ok_or(NewError::Changed)? {
-            let entry = self.stages.next().ok_or(NewError::Changed)?.map_err(|_| NewError::Changed)?;
+            let Executor { plan, stages, layers, rows, nodes, operations, .. } = self;
             let mut outcome = Ok(());
-            let next = self.nodes.len() as u16 + 1;
-            entry.stage.each_layer(input, next, self.rows, &mut |layer| {
-                outcome = outcome.and_then(|()| {
-                    let mut node = layer.node;
-                    node.strip = self.plan.strips.get(self.layers).copied().ok_or(NewError::Changed)?;
-                    self.layers += 1;
-                    self.rows = node.output.base.saturating_add(u32::from(node.output.rows));
-                    self.nodes.push(node).map_err(|_| full)?;
-                    self.operations.push(layer.operation).map_err(|_| full)
+            let next = nodes.len() as u16 + 1;
+            let visited = stages.visit(&mut |_, stage| {
+                stage.each_layer(input, next, *rows, &mut |layer| {
+                    outcome = outcome.and_then(|()| {
+                        let mut node = layer.node;
+                        node.strip = plan.strips.get(*layers).copied().ok_or(NewError::Changed)?;
+                        *layers += 1;
+                        *rows = node.output.base.saturating_add(u32::from(node.output.rows));
+                        nodes.push(node).map_err(|_| full)?;
+                        operations.push(layer.operation).map_err(|_| full)
+                    });
                 });
             });
+            visited.ok_or(NewError::Changed)?.map_err(|_| NewError::Changed)?;
             outcome?;
             input = self.nodes.len() as u16;
         }
@@ -401,13 +416,13 @@ impl Memory<'_> {
 
     /// Copies bytes within the arena; the ranges may overlap.
     fn copy(&mut self, from: Range<usize>, to: usize) -> Option<()> {
-        let arena = &mut *self.arena;
-        let count = from.end.checked_sub(from.start)?;
-        // what `copy_within` would panic for
-        if from.end > arena.len() || to > arena.len().checked_sub(count)? {
-            return None;
+        // byte by byte, away from where it goes: rare enough not to link a memmove for it
+        let (start, count) = (from.start, from.end.checked_sub(from.start)?);
+        for step in 0..count {
+            let offset = if to <= start { step } else { count - 1 - step };
+            let byte = *self.arena.get(start.checked_add(offset)?)?;
+            *self.arena.get_mut(to.checked_add(offset)?)? = byte;
         }
-        arena.copy_within(from, to);
         Some(())
     }
 

@@ -178,9 +178,9 @@ impl Segment<'_> {
         if usize::from(tensor) == self.nodes.len() {
             return 0;
         }
-        let unfinished = (1u16..).zip(self.nodes).map(|(reader, node)| (self.made(made, reader), node));
-        let firsts = unfinished.filter(|(made, node)| *made < node.steps()).flat_map(|(made, node)| {
-            let next = |stride: u8| u32::from(made) * u32::from(stride);
+        let firsts = (1u16..).zip(self.nodes).flat_map(|(reader, node)| {
+            let rows = u32::from(self.made(made, reader));
+            let next = |stride: u8| rows * u32::from(stride);
             let under = next(node.window.stride[0]).saturating_sub(u32::from(node.window.padding[0]));
             let added = node.shortcut.filter(|read| read.tensor == tensor).map(|read| next(read.stride));
             (node.reads == tensor).then_some(under).into_iter().chain(added)

@@ -44,17 +44,15 @@ impl<'a> Scores<'a> {
     /// ```
     pub fn top<const N: usize>(&self) -> Vec<Class, N> {
         let mut top = Vec::<Class, N>::new();
-        for (class, probability) in self.probabilities().enumerate() {
-            let score = self.values.get(class).copied().unwrap_or(f32::NEG_INFINITY);
-            let beats = |other: f32| score > other || (other.is_nan() && !score.is_nan());
-            let at = top.iter().position(|other| beats(other.score)).unwrap_or(top.len());
-            if at < N {
-                if top.is_full() {
-                    top.pop();
+        for (index, (score, probability)) in self.values.iter().zip(self.probabilities()).enumerate() {
+            // each place keeps the better of two and passes the other on; the last one is dropped
+            let mut class = Class { index, score: *score, probability };
+            for place in &mut top {
+                if class.score > place.score || (place.score.is_nan() && !class.score.is_nan()) {
+                    core::mem::swap(place, &mut class);
                 }
-                // there is room, and `at` is at most the length
-                let _ = top.insert(at, Class { index: class, score, probability });
             }
+            let _ = top.push(class);
         }
         top
     }

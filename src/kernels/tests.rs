@@ -20,10 +20,15 @@ use random::Random;
 /// Makes a strip: input rows, an empty one being padding, and output rows.
 type Strip<'k> = &'k dyn Fn(&[&[i8]], &mut [&mut [i8]]);
 
+/// Rows that a kernel reads; an empty one is padding.
+type Input<'r> = [&'r [i8]];
+/// Rows that a kernel makes.
+type Output<'r> = [&'r mut [i8]];
+
 /// What a backend exports.
 struct Backend {
-    conv2d: fn(&Conv2d<'_>, Option<&Residual>, &[&[i8]], &mut [&mut [i8]]),
-    pool2d: fn(&Pool2d, &[&[i8]], &mut [&mut [i8]]),
+    conv2d: fn(&Conv2d<'_>, Option<&Residual>, &Input<'_>, &mut Output<'_>),
+    pool2d: fn(&Pool2d, &Input<'_>, &mut Output<'_>),
     dense: fn(&Dense<'_>, u16, &[i8], &mut [i32]),
     global_average_pool: fn(&GlobalAveragePool<'_>, &[i8], &mut [i32]),
 }

@@ -50,7 +50,8 @@ fn correct(network: &FloatNetwork, blob: &Blob, images: &[(Vec<u8>, usize)]) -> 
 fn digits_keep_their_accuracy() {
     let network = float_network("digits.toml");
     let models = root().join("models");
-    let calibration = Dataset::open_for_calibration(&models.join("digits-calibration.npz"), network.input, 200);
+    let calibration =
+        Dataset::open_for_calibration(&models.join("digits-calibration.npz"), network.input, 200);
     let blob = convert(&network, &calibration.unwrap(), &|_| {}).unwrap().blob;
     assert_eq!(
         blob[..],
@@ -101,7 +102,13 @@ fn resnet8_keeps_its_accuracy_on_all_of_cifar10() {
 }
 
 /// A convolution whose weights do not matter: only its shapes do.
-fn conv2d(name: String, channels: [usize; 2], kernel: usize, stride: usize, activation: Activation) -> Conv2d {
+fn conv2d(
+    name: String,
+    channels: [usize; 2],
+    kernel: usize,
+    stride: usize,
+    activation: Activation,
+) -> Conv2d {
     let [input_channels, output_channels] = channels;
     Conv2d {
         name,

@@ -226,7 +226,10 @@ impl Evaluation {
 mod tests {
     use super::*;
 
-    fn tally(images: &[(&[f32], Option<&[f32]>, Option<usize>)]) -> Tally {
+    /// Scores, the float network's scores, and the label of an image.
+    type Answer<'a> = (&'a [f32], Option<&'a [f32]>, Option<usize>);
+
+    fn tally(images: &[Answer<'_>]) -> Tally {
         let mut tally = Tally::default();
         images.iter().for_each(|(scores, float, label)| tally.add(scores, *float, *label));
         tally
@@ -247,7 +250,7 @@ mod tests {
 
     #[test]
     fn merging_equals_counting_in_one() {
-        let images: [(&[f32], Option<&[f32]>, Option<usize>); 3] = [
+        let images: [Answer<'_>; 3] = [
             (&[1.0, 2.0], Some(&[0.0, 1.0]), Some(0)),
             (&[1.0, 0.0], None, Some(0)),
             (&[0.5, 1.0], None, Some(1)),

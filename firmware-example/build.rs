@@ -1,0 +1,131 @@
+//! Chooses the board's memory layout and bakes in the model, its arena sizes and the images.
+//!
+//! | variable | what | when it is not set |
+//! |---|---|---|
+//! | `SKIPSTONE_MODEL` | the blob | what `cargo xtask demo` made last |
+//! | `SKIPSTONE_IMAGES` | raw images (HWC bytes), one after another | the same |
+//! | `SKIPSTONE_ARENA_BYTES` | arena with the frame in it | what the model asks for |
+//! | `SKIPSTONE_ARENA_BYTES_ROWS` | arena when fed by rows | what the model asks for |
+
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+use skipstone::Model;
+
+/// Every board: its cargo feature, which is also the name of its linker script in `boards/`.
+const BOARDS: [&str; 2] = ["mps2-an386", "nrf52840-dk"];
+
+fn main() {
+    if let Err(message) = layout().and_then(|()| inputs()) {
+        // Fails the build, and shows the text alone; a failing exit status would surround it with
+        // everything else that is printed here.
+        println!("cargo::error={message}");
+    }
+}
+
+/// Writes `memory.x` where cortex-m-rt's `link.x` looks for it. The linker's arguments are given
+/// here and not as rustflags: those stay the same for every board, so `core` and the dependencies
+/// are built once.
+fn layout() -> Result<(), String> {
+    let chosen = |board: &&str| {
+        let feature = board.to_uppercase().replace('-', "_");
+        env::var_os(format!("CARGO_FEATURE_{feature}")).is_some()
+    };
+    let boards: Vec<_> = BOARDS.into_iter().filter(chosen).collect();
+    let [board] = boards[..] else {
+        let known = BOARDS.join(", ");
+        return Err(format!(
+            "{} boards are chosen, one is needed ({known}): \
+             cargo build --no-default-features --features BOARD",
+            boards.len()
+        ));
+    };
+    let script = format!("boards/{board}.x");
+    println!("cargo::rerun-if-changed={script}");
+    let out = out_dir()?;
+    fs::write(out.join("memory.x"), read(Path::new(&script))?).map_err(|e| e.to_string())?;
+    // cortex-m-rt's `device` feature looks for the names of the device's interrupts: we use none.
+    fs::write(out.join("device.x"), "").map_err(|e| e.to_string())?;
+    println!("cargo::rustc-link-search={}", out.display());
+    for argument in ["--nmagic", "-Tlink.x", "-Tdefmt.x"] {
+        println!("cargo::rustc-link-arg-bins={argument}");
+    }
+    println!("cargo::rustc-env=SKIPSTONE_BOARD={board}");
+    Ok(())
+}
+
+/// Writes `inputs.rs`: the model, the images and the arena sizes as constants.
+fn inputs() -> Result<(), String> {
+    let model_path = path_from("SKIPSTONE_MODEL", "../target/demo/cifar10-resnet8.skip")?;
+    let images_path = path_from("SKIPSTONE_IMAGES", "../target/demo/photo.raw")?;
+    let blob = read(&model_path)?;
+    let images = read(&images_path)?;
+
+    // A file's bytes lie anywhere, a model wants 16-byte alignment.
+    let mut buffer = vec![0; blob.len() + 15];
+    let start = buffer.as_ptr().align_offset(16);
+    let aligned = &mut buffer[start..][..blob.len()];
+    aligned.copy_from_slice(&blob);
+    let model = Model::parse(aligned).map_err(|e| format!("{}: {e}", model_path.display()))?;
+
+    let input = model.input();
+    let pixels = usize::from(input.height) * usize::from(input.width) * usize::from(input.channels);
+    if images.is_empty() || images.len() % pixels != 0 {
+        return Err(format!(
+            "{}: {} bytes are not a whole number of {}x{}x{} images ({pixels} bytes each)",
+            images_path.display(),
+            images.len(),
+            input.height,
+            input.width,
+            input.channels,
+        ));
+    }
+    let frame = number_from("SKIPSTONE_ARENA_BYTES", model.arena_bytes())?;
+    let rows = number_from("SKIPSTONE_ARENA_BYTES_ROWS", model.arena_bytes_rows())?;
+    let source = format!(
+        "/// The blob, aligned.
+pub static MODEL: &[u8] = skipstone::include_model!({model_path:?});
+/// Raw images, one after another.
+pub static IMAGES: &[u8] = include_bytes!({images_path:?});
+/// Bytes of one image.
+pub const IMAGE_BYTES: usize = {pixels};
+/// Bytes of arena that the model needs with the frame in it.
+pub const ARENA_BYTES: usize = {frame};
+/// Bytes of arena that the model needs when it is fed by rows.
+pub const ARENA_BYTES_ROWS: usize = {rows};
+"
+    );
+    fs::write(out_dir()?.join("inputs.rs"), source).map_err(|e| e.to_string())
+}
+
+/// The path in an environment variable or the default one, absolute.
+fn path_from(variable: &str, default: &str) -> Result<PathBuf, String> {
+    println!("cargo::rerun-if-env-changed={variable}");
+    let given = env::var_os(variable);
+    let path = PathBuf::from(given.clone().unwrap_or_else(|| default.into()));
+    println!("cargo::rerun-if-changed={}", path.display());
+    path.canonicalize().map_err(|e| match given {
+        Some(_) => format!("{variable} names {}: {e}", path.display()),
+        None => format!(
+            "{}: {e}; `cargo xtask demo` makes it, or set {variable} to a file of your own",
+            path.display()
+        ),
+    })
+}
+
+/// The number in an environment variable, or the default one.
+fn number_from(variable: &str, default: usize) -> Result<usize, String> {
+    println!("cargo::rerun-if-env-changed={variable}");
+    match env::var(variable) {
+        Ok(text) => text.parse().map_err(|e| format!("{variable}={text}: {e}")),
+        Err(_) => Ok(default),
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    fs::read(path).map_err(|e| format!("{}: {e}", path.display()))
+}
+
+fn out_dir() -> Result<PathBuf, String> {
+    env::var_os("OUT_DIR").map(PathBuf::from).ok_or_else(|| "OUT_DIR is not set".into())
+}

@@ -1,0 +1,35 @@
+//! Recognises one picture: prints what it saw, and what that took.
+#![no_std]
+#![no_main]
+
+use cortex_m_rt::entry;
+use defmt::{println, unwrap};
+use firmware_example::{Bits, Percent, board, exit, inputs, measure, stack};
+use skipstone::{Arena, Model, Network};
+use static_cell::ConstStaticCell;
+
+static ARENA: ConstStaticCell<Arena<{ inputs::ARENA_BYTES_ROWS }>> = ConstStaticCell::new(Arena::new());
+
+#[entry]
+fn main() -> ! {
+    let image = &inputs::IMAGES[..inputs::IMAGE_BYTES];
+    let (model, parse) = measure(|| unwrap!(Model::parse(inputs::MODEL)));
+    let (mut network, new) = measure(|| -> Network { unwrap!(Network::new(model, ARENA.take())) });
+    let (scores, run) = measure(|| unwrap!(network.run(image)));
+
+    let input = model.input();
+    println!("board   {=str}", board::NAME);
+    println!("model   {=str}, {=usize} B of flash", model.name(), model.blob_bytes());
+    println!("arena   {=usize} B, fed by rows", inputs::ARENA_BYTES_ROWS);
+    println!("network {=usize} B beside the arena", size_of::<Network>());
+    println!("input   {=u16}x{=u16}x{=u16} pixels", input.height, input.width, input.channels);
+    println!("scores  {}", Bits(scores.values()));
+    for class in scores.top::<3>() {
+        println!("saw     {=str} {}", model.label(class.index).unwrap_or("?"), Percent(class.probability));
+    }
+    for (name, cost) in [("parse  ", parse), ("new    ", new), ("run    ", run)] {
+        println!("{=str} {=u64} {=str}, {=usize} B of stack", name, cost.time, board::UNIT, cost.stack);
+    }
+    println!("stack   {=usize} B at the deepest", stack::high_water());
+    exit()
+}

@@ -1,0 +1,162 @@
+//! A network with real images: made by the host tool, run by the host, to be run by the board.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+use skipstone::{Model, Network};
+
+use crate::toolchain::host_cargo;
+use crate::{paths, process};
+
+/// The picture of the demo.
+pub(crate) const PHOTO: &str = "cat.png";
+
+/// Images of digits in the parity check.
+pub(crate) const DIGITS: usize = 120;
+
+/// The host tool, built.
+pub(crate) struct Tool {
+    program: PathBuf,
+    talks: bool,
+}
+
+impl Tool {
+    /// Builds `skipstone` in release.
+    pub(crate) fn build() -> Result<Tool> {
+        let mut command = host_cargo();
+        command.args(["build", "--release", "--bin", "skipstone"]);
+        let built = process::cargo_build(&mut command).context("building the host tool")?;
+        let program = built.into_iter().next().context("cargo made no program `skipstone`")?;
+        Ok(Tool { program, talks: false })
+    }
+
+    /// The tool, showing what it prints while it converts.
+    pub(crate) fn talking(self) -> Tool {
+        Tool { talks: true, ..self }
+    }
+
+    /// `skipstone SUBCOMMAND`, run from the repository's root.
+    pub(crate) fn command(&self, subcommand: &str) -> Command {
+        let mut command = Command::new(&self.program);
+        command.current_dir(paths::root()).arg(subcommand);
+        command
+    }
+}
+
+/// What `skipstone inspect` states.
+pub(crate) struct Facts {
+    /// Bytes of arena, with the frame in it.
+    pub(crate) arena_bytes: u64,
+    /// Bytes of arena, fed by rows.
+    pub(crate) arena_bytes_rows: u64,
+    /// Bytes of the blob.
+    pub(crate) blob_bytes: u64,
+    /// Multiplications and additions of one run.
+    pub(crate) macs: u64,
+}
+
+/// A converted network and the images that it runs on.
+pub(crate) struct Case {
+    /// The network's name.
+    pub(crate) name: &'static str,
+    /// The blob.
+    pub(crate) blob: PathBuf,
+    /// Raw images, exactly the bytes that the network sees, one after another.
+    pub(crate) images: PathBuf,
+    /// What the blob is.
+    pub(crate) facts: Facts,
+}
+
+/// A case as the host sees it.
+pub(crate) struct OnHost {
+    /// Pixels in a row of an image.
+    pub(crate) width: usize,
+    /// Bytes of a pixel.
+    pub(crate) channels: usize,
+    /// For each image the bits of each score in hexadecimal, as the firmware prints them.
+    pub(crate) scores: Vec<String>,
+}
+
+impl Case {
+    /// ResNet-8 trained on CIFAR-10, and one photo.
+    pub(crate) fn photo(tool: &Tool) -> Result<Case> {
+        Case::make(tool, "cifar10-resnet8", "cifar10-calibration.npz", PHOTO, "photo.raw", None)
+    }
+
+    /// The digits' network, and the first hundred and some of their test images.
+    pub(crate) fn digits(tool: &Tool) -> Result<Case> {
+        Case::make(tool, "digits", "digits-calibration.npz", "digits-test.npz", "digits.raw", Some(DIGITS))
+    }
+
+    fn make(
+        tool: &Tool,
+        name: &'static str,
+        calibration: &str,
+        pictures: &str,
+        raw: &str,
+        limit: Option<usize>,
+    ) -> Result<Case> {
+        let output = paths::output();
+        fs::create_dir_all(&output).with_context(|| format!("creating {}", output.display()))?;
+        let (blob, images) = (output.join(format!("{name}.skip")), output.join(raw));
+        let mut convert = tool.command("convert");
+        convert.arg(paths::models().join(format!("{name}.toml"))).arg("-o").arg(&blob);
+        convert.arg("--calibrate").arg(paths::models().join(calibration));
+        if tool.talks { process::run(&mut convert) } else { process::output(&mut convert).map(drop) }?;
+
+        let mut preprocess = tool.command("preprocess");
+        preprocess.arg(&blob).arg(paths::models().join(pictures)).arg("-o").arg(&images);
+        preprocess.args(limit.map(|limit| format!("--limit={limit}")));
+        process::output(&mut preprocess)?;
+        let facts = inspect(tool, &blob)?;
+        Ok(Case { name, blob, images, facts })
+    }
+
+    /// Runs the network on the host, by the code that runs on the board.
+    pub(crate) fn on_host(&self) -> Result<OnHost> {
+        let (mut blob, mut arena) = (Vec::new(), Vec::new());
+        let bytes = read(&self.blob)?;
+        let blob = aligned(&mut blob, bytes.len());
+        blob.copy_from_slice(&bytes);
+        let model = Model::parse(blob).with_context(|| format!("parsing {}", self.blob.display()))?;
+        let arena = aligned(&mut arena, model.arena_bytes_rows());
+        let mut network: Network = Network::new(model, arena)?;
+        let mut scores = Vec::new();
+        for image in read(&self.images)?.chunks(model.input().len()) {
+            let bits = network.run(image)?.values().iter().map(|score| format!("{:08x}", score.to_bits()));
+            scores.push(bits.collect::<Vec<_>>().join(" "));
+        }
+        let input = model.input();
+        Ok(OnHost { width: input.width.into(), channels: input.channels.into(), scores })
+    }
+}
+
+fn inspect(tool: &Tool, blob: &Path) -> Result<Facts> {
+    let text = process::output(tool.command("inspect").arg(blob).arg("--json"))?;
+    let json: Value =
+        serde_json::from_str(&text).context("`skipstone inspect --json` printed other than JSON")?;
+    let number = |key: &str| match json[key].as_u64() {
+        Some(number) => Ok(number),
+        None => bail!("`skipstone inspect {} --json` has no number `{key}`", blob.display()),
+    };
+    Ok(Facts {
+        arena_bytes: number("arena_bytes")?,
+        arena_bytes_rows: number("arena_bytes_rows")?,
+        blob_bytes: number("blob_bytes")?,
+        macs: number("macs")?,
+    })
+}
+
+/// `length` zeros in `storage`, aligned to 16 as blobs and arenas are.
+fn aligned(storage: &mut Vec<u8>, length: usize) -> &mut [u8] {
+    storage.resize(length + 15, 0);
+    let start = storage.as_ptr().align_offset(16);
+    &mut storage[start..start + length]
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("reading {}", path.display()))
+}

@@ -1,0 +1,220 @@
+//! `cargo xtask test`: everything that must hold, on the host and on the emulated board.
+
+use std::cell::OnceCell;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::board::Board;
+use crate::case::{Case, DIGITS, Tool};
+use crate::firmware::Build;
+use crate::report::Report;
+use crate::suite::{Outcome, Suite};
+use crate::toolchain::{Toolchain, host_cargo};
+use crate::{emulator, flash_size, paths, process, setup};
+
+/// Code and constants of the demo beside its model.
+const MAX_CODE_BYTES: u64 = 28 * 1024;
+
+/// ResNet-8's arena with the frame in it, and fed by rows.
+const MAX_ARENA_BYTES: (u64, u64) = (10_240, 8_960);
+
+/// What the photo shows.
+const PHOTO_CLASS: &str = "cat";
+
+/// The command.
+pub(crate) fn run(only: &[String]) -> Result<ExitCode> {
+    let bench = Bench {
+        toolchain: setup::ensure()?,
+        tool: OnceCell::new(),
+        photo: OnceCell::new(),
+        digits: OnceCell::new(),
+    };
+    let mut suite = Suite::new(only);
+    suite.check("format", format);
+    suite.check("lint", lint);
+    suite.check("lint firmware", || bench.lint_firmware());
+    suite.check("host tests", host_tests);
+    suite.check("documentation", documentation);
+    suite.check("board nrf52840-dk", || bench.real_board());
+    suite.check("emulated clock", || bench.clock());
+    suite.check("emulated photo", || bench.photo_is_recognised());
+    suite.check("emulated arena", || bench.arena_is_exact());
+    suite.check("emulated parity, photo", || bench.parity(bench.photo()?, 1));
+    suite.check("emulated parity, digits", || bench.parity(bench.digits()?, DIGITS));
+    suite.check("flash size", || bench.flash_size());
+    Ok(suite.finish())
+}
+
+fn format() -> Result<Outcome> {
+    process::run(host_cargo().args(["fmt", "--all", "--check"]))?;
+    process::run(host_cargo().current_dir(paths::firmware()).args(["fmt", "--check"]))?;
+    Ok(Outcome::pass("both workspaces are as rustfmt writes them"))
+}
+
+fn lint() -> Result<Outcome> {
+    let arguments =
+        ["clippy", "--quiet", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"];
+    process::run(host_cargo().args(arguments))?;
+    Ok(Outcome::pass("no warnings"))
+}
+
+fn host_tests() -> Result<Outcome> {
+    let (mut passed, mut failed) = (0, 0);
+    let mut command = host_cargo();
+    command.args(["test", "--quiet", "--workspace", "--no-fail-fast"]);
+    let status = process::lines(&mut command, |line| {
+        println!("{line}");
+        // "test result: ok. 12 passed; 0 failed; 0 ignored; ..."
+        if let Some(result) = line.strip_prefix("test result: ") {
+            let numbers: Vec<usize> =
+                result.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+            passed += numbers.first().unwrap_or(&0);
+            failed += numbers.get(1).unwrap_or(&0);
+        }
+    })?;
+    if failed == 0 {
+        process::succeeded(&command, status)?;
+    }
+    Ok(Outcome::tests(passed, failed))
+}
+
+fn documentation() -> Result<Outcome> {
+    let mut command = host_cargo();
+    command.args(["doc", "--quiet", "--workspace", "--no-deps", "--lib", "--all-features"]);
+    process::run(command.env("RUSTDOCFLAGS", "-D warnings"))?;
+    Ok(Outcome::pass("no warnings"))
+}
+
+/// What the checks on firmware share, made when the first of them needs it.
+struct Bench {
+    toolchain: Toolchain,
+    tool: OnceCell<Tool>,
+    photo: OnceCell<Case>,
+    digits: OnceCell<Case>,
+}
+
+impl Bench {
+    fn tool(&self) -> Result<&Tool> {
+        shared(&self.tool, Tool::build)
+    }
+
+    fn photo(&self) -> Result<&Case> {
+        shared(&self.photo, || Case::photo(self.tool()?))
+    }
+
+    fn digits(&self) -> Result<&Case> {
+        shared(&self.digits, || Case::digits(self.tool()?))
+    }
+
+    /// Builds a program for the emulator and runs it to its proper end.
+    fn emulate(&self, program: &str, case: &Case) -> Result<Report> {
+        let elf = Build::emulated(program, case).run(&self.toolchain)?;
+        Ok(Report::new(emulator::run(&elf, |_| {})?.succeeded()?))
+    }
+
+    fn lint_firmware(&self) -> Result<Outcome> {
+        if let Toolchain::Debian { .. } = self.toolchain {
+            return Ok(Outcome::skip(
+                "Debian's Rust has no clippy, and rustup's has no `core` for this target",
+            ));
+        }
+        for board in [Board::Mps2An386, Board::Nrf52840Dk] {
+            let mut command = self.toolchain.cargo("clippy");
+            Build { board, ..Build::emulated("", self.photo()?) }.describe_to(&mut command);
+            process::run(command.args(["--", "-D", "warnings"]))?;
+        }
+        Ok(Outcome::pass("no warnings for either board"))
+    }
+
+    fn real_board(&self) -> Result<Outcome> {
+        let case = self.photo()?;
+        let elf = Build { board: Board::Nrf52840Dk, ..Build::emulated("demo", case) }.run(&self.toolchain)?;
+        let code = flash_size::code_bytes(&elf, case)?;
+        Ok(Outcome::pass(format!("builds and links; {code} B of code and constants")))
+    }
+
+    /// SysTick counts instructions: loops of known length, and across the overflow of its 24 bits.
+    fn clock(&self) -> Result<Outcome> {
+        let report = self.emulate("clock", self.photo()?)?;
+        let mut longest = 0;
+        for line in report.all("spin") {
+            let numbers: Vec<u64> = line.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+            let [executed, counted] = numbers[..] else { bail!("the firmware printed `spin {line}`") };
+            // A tick is 40 instructions, and the call around the loop takes a few.
+            ensure!(counted.abs_diff(executed) <= 80, "{executed} instructions were counted as {counted}");
+            longest = longest.max(executed);
+        }
+        ensure!(longest > 40 << 24, "no loop was long enough for SysTick to overflow");
+        Ok(Outcome::pass(format!("exact to 80 instructions in {longest}")))
+    }
+
+    fn photo_is_recognised(&self) -> Result<Outcome> {
+        let case = self.photo()?;
+        let report = self.emulate("demo", case)?;
+        let saw = report.text("saw")?;
+        ensure!(saw.starts_with(PHOTO_CLASS), "the board saw `{saw}`, the photo shows a {PHOTO_CLASS}");
+        let (board, host) = (report.text("scores")?, &case.on_host()?.scores[0]);
+        ensure!(board == host, "scores differ:\nboard {board}\nhost  {host}");
+        let again = self.emulate("demo", case)?;
+        ensure!(again.lines() == report.lines(), "a second run printed something else: {:#?}", again.lines());
+        let (run, stack) = (report.number("run")?, report.number("stack")?);
+        let per_mac = run as f64 / case.facts.macs as f64;
+        Ok(Outcome::pass(format!(
+            "{saw}; {run} instructions, twice ({per_mac:.2} per MAC); {stack} B of stack"
+        )))
+    }
+
+    /// The network runs in exactly the bytes that `skipstone inspect` states, and not in one less.
+    fn arena_is_exact(&self) -> Result<Outcome> {
+        let case = self.photo()?;
+        let (frame, rows) = (case.facts.arena_bytes, case.facts.arena_bytes_rows);
+        let stated = self.emulate("demo", case)?.number("arena")?;
+        ensure!(stated == rows, "inspect states {rows} B fed by rows, the board ran in {stated}");
+        let elf =
+            Build { arena_bytes_rows: rows - 1, ..Build::emulated("demo", case) }.run(&self.toolchain)?;
+        let refusal = emulator::run(&elf, |_| {})?.failed()?.join("\n");
+        for number in [rows, rows - 1] {
+            ensure!(refusal.contains(&number.to_string()), "the refusal does not name {number}: {refusal}");
+        }
+        let (max_frame, max_rows) = MAX_ARENA_BYTES;
+        ensure!(frame <= max_frame, "{frame} B with the frame in the arena, {max_frame} allowed");
+        ensure!(rows <= max_rows, "{rows} B fed by rows, {max_rows} allowed");
+        Ok(Outcome::pass(format!(
+            "{frame} B with the frame in it, {rows} B fed by rows, one less is refused"
+        )))
+    }
+
+    /// Board and host give the same bits, fed by rows and with the frame in the arena.
+    fn parity(&self, case: &Case, images: usize) -> Result<Outcome> {
+        let host = case.on_host()?.scores;
+        ensure!(host.len() == images, "{} images, {images} expected", host.len());
+        let report = self.emulate("parity", case)?;
+        for how in ["rows", "frame"] {
+            let mut board = report.all(how);
+            for (index, host) in host.iter().enumerate() {
+                let line = board.next().with_context(|| format!("no line `{how}` for image {index}"))?;
+                let scores = line.split_once(' ').map_or("", |(_, scores)| scores);
+                ensure!(scores == host, "image {index}, {how}:\nboard {scores}\nhost  {host}");
+            }
+        }
+        Ok(Outcome::pass(format!("{images} images, twice each: every bit of every score")))
+    }
+
+    fn flash_size(&self) -> Result<Outcome> {
+        let case = self.photo()?;
+        let elf = Build::emulated("demo", case).run(&self.toolchain)?;
+        let code = flash_size::code_bytes(&elf, case)?;
+        ensure!(code <= MAX_CODE_BYTES, "{code} B of code and constants, {MAX_CODE_BYTES} allowed");
+        Ok(Outcome::pass(format!("{code} B of code and constants, {MAX_CODE_BYTES} allowed")))
+    }
+}
+
+/// The cell's value, made now where no check has made it before.
+fn shared<T>(cell: &OnceCell<T>, make: impl FnOnce() -> Result<T>) -> Result<&T> {
+    if let Some(value) = cell.get() {
+        return Ok(value);
+    }
+    let value = make()?;
+    Ok(cell.get_or_init(|| value))
+}

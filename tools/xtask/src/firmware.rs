@@ -1,0 +1,58 @@
+//! Builds the firmware for a board, with a model and images baked in.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::board::Board;
+use crate::case::Case;
+use crate::toolchain::Toolchain;
+use crate::{paths, process};
+
+/// What to build.
+pub(crate) struct Build<'a> {
+    /// The program, one of firmware-example's binaries.
+    pub(crate) program: &'a str,
+    /// The board that it is for.
+    pub(crate) board: Board,
+    /// The model and the images.
+    pub(crate) case: &'a Case,
+    /// Bytes of arena, with the frame in it.
+    pub(crate) arena_bytes: u64,
+    /// Bytes of arena, fed by rows.
+    pub(crate) arena_bytes_rows: u64,
+}
+
+impl<'a> Build<'a> {
+    /// A program for the emulated board, with exactly the arenas that `skipstone inspect` states.
+    pub(crate) fn emulated(program: &'a str, case: &'a Case) -> Build<'a> {
+        let (arena_bytes, arena_bytes_rows) = (case.facts.arena_bytes, case.facts.arena_bytes_rows);
+        Build { program, board: Board::Mps2An386, case, arena_bytes, arena_bytes_rows }
+    }
+
+    /// Builds it; returns the ELF file, which the next build leaves alone.
+    pub(crate) fn run(&self, toolchain: &Toolchain) -> Result<PathBuf> {
+        let board = self.board.name();
+        let mut command = toolchain.cargo("build");
+        self.describe_to(&mut command);
+        command.args(["--bin", self.program]);
+        let what = format!("building firmware-example's {} for {board}", self.program);
+        let built = process::cargo_build(&mut command).context(what)?;
+        let built = built.first().with_context(|| format!("cargo made no program `{}`", self.program))?;
+        let kept = paths::output().join(format!("{}-{}-{board}.elf", self.case.name, self.program));
+        fs::copy(built, &kept)
+            .with_context(|| format!("copying {} to {}", built.display(), kept.display()))?;
+        Ok(kept)
+    }
+
+    /// Tells cargo the board, and the build script the rest.
+    pub(crate) fn describe_to(&self, cargo: &mut Command) {
+        cargo.args(["--release", "--no-default-features", "--features", self.board.name()]);
+        cargo.env("SKIPSTONE_MODEL", &self.case.blob);
+        cargo.env("SKIPSTONE_IMAGES", &self.case.images);
+        cargo.env("SKIPSTONE_ARENA_BYTES", self.arena_bytes.to_string());
+        cargo.env("SKIPSTONE_ARENA_BYTES_ROWS", self.arena_bytes_rows.to_string());
+    }
+}

@@ -1,0 +1,59 @@
+//! How much flash a program takes without the model and the images that are baked into it.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use object::{Object, ObjectSection, SectionFlags, SectionKind, elf};
+
+use crate::case::Case;
+
+/// Bytes of code and constants: everything that is written to flash, initial values of statics
+/// included, less the model and the images.
+pub(crate) fn code_bytes(elf: &Path, case: &Case) -> Result<u64> {
+    let name = elf.display();
+    let bytes = fs::read(elf).with_context(|| format!("reading {name}"))?;
+    let file = object::File::parse(&*bytes).with_context(|| format!("{name} is not an ELF file"))?;
+    let mut total = 0;
+    let mut baked_in = Vec::new();
+    for input in [&case.blob, &case.images] {
+        baked_in.push((input, fs::read(input).with_context(|| format!("reading {}", input.display()))?, 0));
+    }
+    for section in file.sections().filter(in_flash) {
+        total += section.size();
+        let data = section.data().with_context(|| format!("{name}: reading a section"))?;
+        for (_, input, count) in &mut baked_in {
+            *count += occurrences(data, input);
+        }
+    }
+    for (path, input, count) in baked_in {
+        // Only what is there once can be subtracted once.
+        if count != 1 {
+            bail!("{name} holds {} {count} times, not once", path.display());
+        }
+        total -= input.len() as u64;
+    }
+    Ok(total)
+}
+
+/// Whether a section is written to the device: loaded, and not only zeroed.
+fn in_flash(section: &object::Section<'_, '_>) -> bool {
+    let SectionFlags::Elf { sh_flags } = section.flags() else { return false };
+    sh_flags & u64::from(elf::SHF_ALLOC) != 0 && section.kind() != SectionKind::UninitializedData
+}
+
+fn occurrences(data: &[u8], part: &[u8]) -> usize {
+    // A comparison at every offset, cut short by the first bytes in nearly all of them.
+    data.windows(part.len().max(1)).filter(|window| *window == part).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn occurrences_are_counted() {
+        assert_eq!(occurrences(b"abcabcab", b"abc"), 2);
+        assert_eq!(occurrences(b"ab", b"abc"), 0);
+    }
+}

@@ -1,0 +1,87 @@
+//! Running other programs: what they print, how they end, and errors that say which one it was.
+
+use std::io::{BufRead, BufReader};
+use std::iter;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+/// The command line as a person would type it, without the folder of the program.
+pub(crate) fn line(command: &Command) -> String {
+    let program = Path::new(command.get_program());
+    let program = program.file_name().unwrap_or(program.as_os_str());
+    let words = iter::once(program).chain(command.get_args());
+    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+}
+
+/// Runs a program whose output goes to the terminal; an error unless it succeeds.
+pub(crate) fn run(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("cannot start `{}`", line(command)))?;
+    succeeded(command, status)
+}
+
+/// Runs a program and returns what it printed; an error, with what it said, unless it succeeds.
+pub(crate) fn output(command: &mut Command) -> Result<String> {
+    let Output { status, stdout, stderr } =
+        command.stdin(Stdio::null()).output().with_context(|| format!("cannot start `{}`", line(command)))?;
+    if !status.success() {
+        bail!("`{}` failed ({status}):\n{}", line(command), String::from_utf8_lossy(&stderr).trim_end());
+    }
+    String::from_utf8(stdout).with_context(|| format!("`{}` printed other than UTF-8", line(command)))
+}
+
+/// What a program prints about itself, or `None` where it is missing or fails.
+pub(crate) fn probe(program: impl Into<PathBuf>, arguments: &[&str]) -> Option<String> {
+    output(Command::new(program.into()).args(arguments)).ok()
+}
+
+/// Runs a program, gives each line of its output to `each`, and returns how it ended.
+pub(crate) fn lines(command: &mut Command, mut each: impl FnMut(String)) -> Result<ExitStatus> {
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
+    let mut child = child.with_context(|| format!("cannot start `{}`", line(command)))?;
+    if let Some(stdout) = child.stdout.take() {
+        for text in BufReader::new(stdout).lines() {
+            each(text.with_context(|| format!("reading from `{}`", line(command)))?);
+        }
+    }
+    child.wait().with_context(|| format!("waiting for `{}`", line(command)))
+}
+
+/// An error unless the program succeeded.
+pub(crate) fn succeeded(command: &Command, status: ExitStatus) -> Result<()> {
+    if status.success() {
+        return Ok(());
+    }
+    bail!("`{}` failed ({status})", line(command))
+}
+
+/// Builds with cargo and returns the executables that it made or found up to date.
+pub(crate) fn cargo_build(command: &mut Command) -> Result<Vec<PathBuf>> {
+    command.arg("--message-format=json-render-diagnostics");
+    let mut executables = Vec::new();
+    let status = lines(command, |text| {
+        let message: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+        executables.extend(message["executable"].as_str().map(PathBuf::from));
+    })?;
+    succeeded(command, status)?;
+    Ok(executables)
+}
+
+/// Runs a program for so long at the most; an error unless it succeeds in that time.
+pub(crate) fn run_for(limit: Duration, command: &mut Command) -> Result<()> {
+    let mut child = command.spawn().with_context(|| format!("cannot start `{}`", line(command)))?;
+    let start = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return succeeded(command, status);
+        }
+        if start.elapsed() > limit {
+            child.kill().and_then(|()| child.wait())?;
+            bail!("`{}` took more than {} s and was stopped", line(command), limit.as_secs());
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}

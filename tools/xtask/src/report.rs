@@ -1,0 +1,52 @@
+//! What the firmware printed, taken apart: each line is a name and what belongs to it.
+
+use anyhow::{Context, Result};
+
+/// The lines of a run that ended well.
+pub(crate) struct Report(Vec<String>);
+
+impl Report {
+    /// Lines as the emulator returns them.
+    pub(crate) fn new(lines: Vec<String>) -> Report {
+        Report(lines)
+    }
+
+    /// Every line with this name, in order, without the name.
+    pub(crate) fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        let after = move |line: &'_ String| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' '));
+        self.0.iter().filter(move |line| after(line)).map(move |line| line[name.len()..].trim())
+    }
+
+    /// The first line with this name, without the name.
+    pub(crate) fn text(&self, name: &str) -> Result<&str> {
+        self.all(name).next().with_context(|| format!("the firmware printed no line `{name}`"))
+    }
+
+    /// The number with which the first line of this name begins.
+    pub(crate) fn number(&self, name: &str) -> Result<u64> {
+        let text = self.text(name)?;
+        let number = text.split_whitespace().next().and_then(|word| word.parse().ok());
+        number.with_context(|| format!("the firmware printed `{name} {text}`, which is no number"))
+    }
+
+    /// Everything, for comparing runs.
+    pub(crate) fn lines(&self) -> &[String] {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_found_by_their_first_word() {
+        let report = Report::new(
+            ["run     120 instructions", "running late", "saw cat", "saw dog"].map(Into::into).to_vec(),
+        );
+        assert_eq!(report.number("run").unwrap(), 120);
+        assert_eq!(report.all("saw").collect::<Vec<_>>(), ["cat", "dog"]);
+        assert!(report.text("missing").unwrap_err().to_string().contains("`missing`"));
+        assert!(report.number("saw").is_err());
+    }
+}

@@ -1,0 +1,154 @@
+//! `cargo xtask setup`: finds out what is missing for the firmware, says so, and installs it.
+
+use std::io::{self, IsTerminal};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::process;
+use crate::toolchain::{self, TARGET, Toolchain};
+
+/// The emulator.
+pub(crate) const QEMU: &str = "qemu-system-arm";
+
+/// Debian's Rust, kept current by its security team, with the sources of `core`.
+const DEBIAN_RUST: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
+
+/// Debian's package of LLVM's linker.
+const DEBIAN_LINKER: &str = "lld";
+
+/// A server that does not answer must not hold everything up.
+const FETCH_LIMIT: Duration = Duration::from_secs(180);
+
+/// What is not there.
+struct Missing {
+    toolchain: bool,
+    emulator: bool,
+}
+
+impl Missing {
+    fn find() -> Missing {
+        Missing { toolchain: Toolchain::find().is_none(), emulator: emulator().is_none() }
+    }
+
+    fn nothing(&self) -> bool {
+        !self.toolchain && !self.emulator
+    }
+
+    /// Says what will be installed, how and why.
+    fn announce(&self) {
+        println!("Missing, and to be installed:");
+        if self.toolchain {
+            let debian = DEBIAN_RUST.join(" ");
+            println!("- the Rust target {TARGET}: the firmware's processor, a Cortex-M4 with FPU");
+            if !toolchain::debian_forced() {
+                println!("    rustup target add {TARGET}");
+                println!("  or, where that cannot be fetched and the system has apt-get,");
+            }
+            println!("  Debian's Rust, which builds `core` from source (beside rustup's, not instead of it)");
+            println!("    apt-get install {debian}");
+        }
+        if self.emulator {
+            println!("- {QEMU}: emulates the board, so that none has to be attached");
+            println!("    apt-get install {QEMU}");
+        }
+    }
+}
+
+/// The command: installs what is missing, or says that nothing is.
+pub(crate) fn run(dry_run: bool) -> Result<()> {
+    let missing = Missing::find();
+    if dry_run && !missing.nothing() {
+        missing.announce();
+        return Ok(());
+    }
+    let toolchain = ensure()?;
+    println!("Everything is there: {}; {}", toolchain.describe(), emulator().unwrap_or_default());
+    Ok(())
+}
+
+/// The toolchain for the firmware; installs what is missing, and is silent where nothing is.
+pub(crate) fn ensure() -> Result<Toolchain> {
+    let missing = Missing::find();
+    if !missing.nothing() {
+        missing.announce();
+        install(&missing)?;
+    }
+    if emulator().is_none() {
+        bail!("{QEMU} is still missing after its installation; is it on the PATH?");
+    }
+    Toolchain::find().with_context(|| {
+        format!(
+            "the Rust target {TARGET} is still missing; with rustup: `rustup target add {TARGET}`, \
+             on Debian 12 or later: `apt-get install {} {DEBIAN_LINKER}`",
+            DEBIAN_RUST.join(" ")
+        )
+    })
+}
+
+fn install(missing: &Missing) -> Result<()> {
+    let mut packages = Vec::new();
+    if missing.toolchain && !target_added() {
+        if !toolchain::debian_compiler() {
+            packages.extend(DEBIAN_RUST);
+        }
+        if toolchain::linker().is_none() {
+            packages.push(DEBIAN_LINKER);
+        }
+    }
+    if missing.emulator {
+        packages.push(QEMU);
+    }
+    if packages.is_empty() { Ok(()) } else { install_packages(&packages) }
+}
+
+/// Lets rustup fetch the target; false where there is no rustup or it cannot.
+fn target_added() -> bool {
+    if toolchain::debian_forced() || process::probe("rustup", &["--version"]).is_none() {
+        return false;
+    }
+    let mut rustup = Command::new("rustup");
+    // Its reason is enough; it prints its own stack where backtraces are asked for.
+    rustup.args(["target", "add", TARGET]).env_remove("RUST_BACKTRACE");
+    let added = process::run_for(FETCH_LIMIT, &mut rustup);
+    if let Err(error) = &added {
+        println!("{error:#}; going on with Debian's Rust");
+    }
+    added.is_ok()
+}
+
+fn install_packages(packages: &[&str]) -> Result<()> {
+    let list = packages.join(" ");
+    if process::probe("apt-get", &["--version"]).is_none() {
+        let brew = if cfg!(target_os = "macos") { " (here: `brew install qemu`)" } else { "" };
+        bail!(
+            "this system has no apt-get. Needed are Debian's packages {list}, or what gives the same: \
+             the target {TARGET} of rustup, and {QEMU} from your system's packages{brew}"
+        );
+    }
+    let root = process::probe("id", &["-u"]).is_some_and(|id| id.trim() == "0");
+    if !root && process::probe("sudo", &["--version"]).is_none() {
+        bail!("installing packages needs root and there is no sudo; as root: apt-get install {list}");
+    }
+    let apt = |arguments: &[&str]| {
+        let mut words = if root { vec![] } else { vec!["sudo"] };
+        words.extend(["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]);
+        words.extend(arguments);
+        process::run(Command::new(words[0]).args(&words[1..]))
+    };
+    // A list that is out of date names packages that are gone.
+    apt(&["update", "--quiet"])?;
+    let mut install = vec!["install", "--quiet", "--no-install-recommends"];
+    // apt asks by itself where more is to be installed than named, or something removed.
+    if !io::stdin().is_terminal() {
+        install.push("--yes");
+    }
+    apt(&[&install, packages].concat())
+}
+
+/// The emulator's first line about itself.
+fn emulator() -> Option<String> {
+    let text = process::probe(QEMU, &["--version"])?;
+    text.lines().next().map(str::to_string)
+}

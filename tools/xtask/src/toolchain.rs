@@ -1,0 +1,140 @@
+//! The compiler for the firmware: rustup's with its target installed, or Debian's, which builds `core`.
+
+use std::env;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::{paths, process};
+
+/// The firmware's target.
+pub(crate) const TARGET: &str = "thumbv7em-none-eabihf";
+
+/// The oldest compiler that builds the firmware: the workspace's `rust-version`.
+const OLDEST: (u32, u32) = (1, 88);
+
+/// Where Debian's packages put their programs.
+const DEBIAN: &str = "/usr/bin";
+
+/// A cargo that can build for [`TARGET`].
+#[derive(Clone, Debug)]
+pub(crate) enum Toolchain {
+    /// The cargo that runs this program: its `core` for the target is installed.
+    Installed,
+    /// Debian's cargo and rustc: `core` is built from Debian's source package.
+    Debian {
+        /// A linker for the target, which Debian's rustc does not bring.
+        linker: PathBuf,
+    },
+}
+
+impl Toolchain {
+    /// The toolchain that is ready for the firmware, if there is one.
+    pub(crate) fn find() -> Option<Toolchain> {
+        if !debian_forced() && sysroot("rustc").is_some_and(|path| target_in(&path).is_dir()) {
+            return Some(Toolchain::Installed);
+        }
+        if !debian_compiler() {
+            return None;
+        }
+        Some(Toolchain::Debian { linker: linker()? })
+    }
+
+    /// What it is, for people.
+    pub(crate) fn describe(&self) -> String {
+        match self {
+            Toolchain::Installed => format!("the installed Rust toolchain, with {TARGET}"),
+            Toolchain::Debian { linker } => {
+                format!("Debian's Rust in {DEBIAN}, building `core` from source, with {}", linker.display())
+            }
+        }
+    }
+
+    /// `cargo SUBCOMMAND` for the firmware's workspace and target.
+    pub(crate) fn cargo(&self, subcommand: &str) -> Command {
+        let mut command = match self {
+            Toolchain::Installed => host_cargo(),
+            Toolchain::Debian { .. } => Command::new(Path::new(DEBIAN).join("cargo")),
+        };
+        command.current_dir(paths::firmware()).args([subcommand, "--target", TARGET]);
+        if let Toolchain::Debian { linker } = self {
+            // The flag that builds `core` is not stable; the firmware itself is stable Rust.
+            command.arg("-Zbuild-std=core").env("RUSTC_BOOTSTRAP", "1");
+            command.env("RUSTC", Path::new(DEBIAN).join("rustc"));
+            command.env("CARGO_TARGET_THUMBV7EM_NONE_EABIHF_LINKER", linker);
+            command.env("PATH", path_from(DEBIAN));
+            // What rustup and the outer cargo say about their own compiler does not hold for this one.
+            for name in ["RUSTUP_TOOLCHAIN", "LD_LIBRARY_PATH", "CARGO", "RUSTC_WRAPPER"] {
+                command.env_remove(name);
+            }
+        }
+        command
+    }
+}
+
+/// The cargo that runs this program.
+pub(crate) fn host_cargo() -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(paths::root());
+    command
+}
+
+/// Whether the person wants Debian's toolchain, even where rustup's would do.
+pub(crate) fn debian_forced() -> bool {
+    env::var_os("SKIPSTONE_SETUP").is_some_and(|value| value == "debian")
+}
+
+/// Whether Debian's cargo, rustc and the sources of `core` are there and new enough.
+pub(crate) fn debian_compiler() -> bool {
+    let rustc = Path::new(DEBIAN).join("rustc");
+    let new_enough =
+        process::probe(&rustc, &["--version"]).is_some_and(|text| version(&text) >= Some(OLDEST));
+    let sources = sysroot(rustc).map(|path| path.join("lib/rustlib/src/rust/library/core/Cargo.toml"));
+    new_enough && Path::new(DEBIAN).join("cargo").is_file() && sources.is_some_and(|path| path.is_file())
+}
+
+/// A linker for the target: the one that rustup's toolchain brings, or LLVM's.
+pub(crate) fn linker() -> Option<PathBuf> {
+    let bundled = sysroot("rustc").and_then(|sysroot| {
+        let version = process::probe("rustc", &["--version", "--verbose"])?;
+        let host = version.lines().find_map(|line| line.strip_prefix("host: "))?;
+        Some(sysroot.join("lib/rustlib").join(host).join("bin/rust-lld"))
+    });
+    let system = (14..40).rev().map(|version| format!("ld.lld-{version}"));
+    let system = std::iter::once("ld.lld".to_string()).chain(system);
+    let system = system.map(|name| Path::new(DEBIAN).join(name));
+    bundled.into_iter().chain(system).find(|path| path.is_file())
+}
+
+fn sysroot(rustc: impl Into<PathBuf>) -> Option<PathBuf> {
+    process::probe(rustc, &["--print", "sysroot"]).map(|text| PathBuf::from(text.trim()))
+}
+
+fn target_in(sysroot: &Path) -> PathBuf {
+    sysroot.join("lib/rustlib").join(TARGET).join("lib")
+}
+
+/// Major and minor version in `rustc 1.95.0 (...)`.
+fn version(text: &str) -> Option<(u32, u32)> {
+    let mut numbers = text.split_whitespace().nth(1)?.split('.').map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+/// PATH with a folder in front.
+fn path_from(folder: &str) -> OsString {
+    let rest = env::var_os("PATH").unwrap_or_default();
+    let folders = std::iter::once(PathBuf::from(folder)).chain(env::split_paths(&rest));
+    env::join_paths(folders).unwrap_or(rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn version_of_rustc() {
+        assert_eq!(version("rustc 1.95.0 (59807616e 2026-04-14)"), Some((1, 95)));
+        assert_eq!(version("rustc 1.96.0 (ac68faa20) (built from a source tarball)"), Some((1, 96)));
+        assert_eq!(version("rustc"), None);
+    }
+}
