@@ -18,7 +18,7 @@ pub struct Class {
     pub index: usize,
     /// Its score: the network's last layer, unbounded unless the network ends in a softmax.
     pub score: f32,
-    /// Its probability by softmax over all scores, 0 to 1.
+    /// Its probability by softmax over all scores, 0 to 1, good to about 0.3 % of itself (micromath's exp).
     pub probability: f32,
 }
 
@@ -45,10 +45,12 @@ impl<'a> Scores<'a> {
     pub fn top<const N: usize>(&self) -> Vec<Class, N> {
         let mut top = Vec::<Class, N>::new();
         for (index, (score, probability)) in self.values.iter().zip(self.probabilities()).enumerate() {
-            // each place keeps the better of two and passes the other on; the last one is dropped
+            // it takes the first place of a worse one; all from there on move one place back, the last is dropped
             let mut class = Class { index, score: *score, probability };
+            let mut placed = false;
             for place in &mut top {
-                if class.score > place.score || (place.score.is_nan() && !class.score.is_nan()) {
+                placed |= class.score > place.score || (place.score.is_nan() && !class.score.is_nan());
+                if placed {
                     core::mem::swap(place, &mut class);
                 }
             }
