@@ -80,7 +80,7 @@ fn every_command_explains_itself_with_examples() {
         assert!(printed(command).contains("Examples:\n  skipstone "), "{command:?}");
     }
     assert!(printed(&["run", "--help"]).contains("Examples:\n  skipstone run "));
-    assert!(printed(&["preprocess", "--help"]).contains("Example:\n  skipstone preprocess "));
+    assert!(printed(&["preprocess", "--help"]).contains("Examples:\n  skipstone preprocess "));
     assert_eq!(printed(&["--version"]), format!("skipstone {}\n", env!("CARGO_PKG_VERSION")));
 }
 
