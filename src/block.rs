@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::LayerError;
 use crate::kernels;
-use crate::layer::{Conv2d, Finish, Reduction, Windowed};
-use crate::quantization::{Clamp, Residual};
+use crate::layer::{Conv2d, Finished, Reduction, Windowed};
+use crate::quantization::{Addition, Clamp, Rounding};
 use crate::shape::{Shape, Window};
 
 /// Most convolutions in a block's path.
@@ -48,7 +48,7 @@ pub const MAX_PATH: usize = 3;
 #[derive(Debug, Clone)]
 pub struct Block<'a> {
     path: Vec<Conv2d<'a>, MAX_PATH>,
-    residual: Residual,
+    addition: Addition,
     shortcut: Shortcut<'a>,
 }
 
@@ -78,8 +78,8 @@ impl<'a> Block<'a> {
     /// # Errors
     /// [`LayerError`] where the path has fewer than two or more than three convolutions, or shapes or
     /// ranges do not fit.
-    pub fn identity(path: &[Conv2d<'a>], residual: Residual) -> Result<Self, LayerError> {
-        Block::new(path, residual, Shortcut::Identity)
+    pub fn identity(path: &[Conv2d<'a>], addition: impl Into<Addition>) -> Result<Self, LayerError> {
+        Block::new(path, addition, Shortcut::Identity)
     }
 
     /// A convolutional block: the shortcut has a convolution of its own, which changes the shape as
@@ -89,10 +89,10 @@ impl<'a> Block<'a> {
     /// As [`Block::identity`].
     pub fn convolutional(
         path: &[Conv2d<'a>],
-        residual: Residual,
+        addition: impl Into<Addition>,
         projection: Conv2d<'a>,
     ) -> Result<Self, LayerError> {
-        Block::new(path, residual, Shortcut::Projection(projection))
+        Block::new(path, addition, Shortcut::Projection(projection))
     }
 
     /// A block with a padded shortcut ("option A"): every `stride`-th pixel of the input, with zero
@@ -100,16 +100,25 @@ impl<'a> Block<'a> {
     ///
     /// # Errors
     /// As [`Block::identity`].
-    pub fn padded(path: &[Conv2d<'a>], residual: Residual, subsample: Subsample) -> Result<Self, LayerError> {
-        Block::new(path, residual, Shortcut::Padded(subsample))
+    pub fn padded(
+        path: &[Conv2d<'a>],
+        addition: impl Into<Addition>,
+        subsample: Subsample,
+    ) -> Result<Self, LayerError> {
+        Block::new(path, addition, Shortcut::Padded(subsample))
     }
 
     /// A block with any shortcut.
     ///
     /// # Errors
     /// As [`Block::identity`].
-    pub fn new(path: &[Conv2d<'a>], residual: Residual, shortcut: Shortcut<'a>) -> Result<Self, LayerError> {
-        residual.check()?;
+    pub fn new(
+        path: &[Conv2d<'a>],
+        addition: impl Into<Addition>,
+        shortcut: Shortcut<'a>,
+    ) -> Result<Self, LayerError> {
+        let addition = addition.into();
+        addition.check()?;
         let path = Vec::from_slice(path).map_err(|_| LayerError::Block)?;
         let (Some(first), Some(last), true) = (path.first(), path.last(), path.len() >= 2) else {
             return Err(LayerError::Block);
@@ -120,7 +129,16 @@ impl<'a> Block<'a> {
             Shortcut::Projection(layer) => layer.input() == first.input() && layer.output() == last.output(),
             Shortcut::Padded(subsample) => subsample.leads(first.input(), last.output()),
         };
-        if chained && arrives { Ok(Block { path, residual, shortcut }) } else { Err(LayerError::Block) }
+        // what a fused addition shares is the one rounding
+        let rounded = match addition {
+            Addition::Fused(_) => matches!(last.requantize.rounding(), Rounding::Once { .. }),
+            Addition::Separate(_) => true,
+        };
+        if chained && arrives && rounded {
+            Ok(Block { path, addition, shortcut })
+        } else {
+            Err(LayerError::Block)
+        }
     }
 
     /// The convolutions around which the shortcut leads.
@@ -128,9 +146,9 @@ impl<'a> Block<'a> {
         &self.path
     }
 
-    /// How the shortcut's values enter the sum.
-    pub const fn residual(&self) -> Residual {
-        self.residual
+    /// How the shortcut's values are added.
+    pub const fn addition(&self) -> Addition {
+        self.addition
     }
 
     /// The other way.
@@ -150,7 +168,10 @@ impl<'a> Block<'a> {
 
     /// Zero point and range of the output.
     pub fn clamp(&self) -> Clamp {
-        self.path.last().map_or(Clamp::none(0), Conv2d::clamp)
+        match self.addition {
+            Addition::Fused(_) => self.path.last().map_or(Clamp::none(0), Conv2d::clamp),
+            Addition::Separate(sum) => sum.clamp,
+        }
     }
 
     /// Elements of scratch memory that [`Block::run`] needs: the tensors inside the path.
@@ -176,7 +197,13 @@ impl<'a> Block<'a> {
             Shortcut::Identity => output.copy_from_slice(input),
             Shortcut::Projection(layer) => run_windowed(&Windowed::Conv2d(*layer), None, input, output)?,
             Shortcut::Padded(subsample) => {
-                subsample.run(self.input(), input, self.output(), output, self.residual.zero_point);
+                subsample.run(
+                    self.input(),
+                    input,
+                    self.output(),
+                    output,
+                    self.addition.shortcut_zero_point(),
+                );
             }
         }
         let Some((last, inner)) = self.path.split_last() else { return Err(LayerError::Block) };
@@ -188,7 +215,7 @@ impl<'a> Block<'a> {
             run_windowed(&Windowed::Conv2d(*layer), None, from, to)?;
             (from, rest) = (to, behind);
         }
-        run_windowed(&Windowed::Conv2d(*last), Some(&self.residual), from, output)
+        run_windowed(&Windowed::Conv2d(*last), Some(&self.addition), from, output)
     }
 }
 
@@ -247,19 +274,15 @@ impl Reduction<'_> {
         for (row, input) in input.chunks_exact(self.input().row_len()).enumerate() {
             self.accumulate(row as u16, input, sums);
         }
-        match self.finish() {
-            Finish::Requantize(requantize) => {
-                check_length(output.len(), sums.len())?;
-                let multipliers = requantize.multipliers().iter().cycle();
-                for ((y, sum), multiplier) in output.iter_mut().zip(sums).zip(multipliers) {
-                    *y = requantize.apply(*sum, *multiplier, 0);
-                }
-            }
-            Finish::Scores(scales) => {
-                check_length(scores.len(), sums.len())?;
-                for ((y, sum), scale) in scores.iter_mut().zip(sums).zip(scales.iter().cycle()) {
-                    *y = *sum as f32 * scale;
-                }
+        let (needed, given) = match self.finish().gives_scores() {
+            true => (sums.len(), scores.len()),
+            false => (sums.len(), output.len()),
+        };
+        check_length(given, needed)?;
+        for (index, sum) in sums.iter().enumerate() {
+            match self.finished(index, *sum) {
+                Finished::Value(value) => output.iter_mut().nth(index).into_iter().for_each(|y| *y = value),
+                Finished::Score(score) => scores.iter_mut().nth(index).into_iter().for_each(|y| *y = score),
             }
         }
         Ok(())
@@ -288,7 +311,7 @@ impl Reduction<'_> {
 
 fn run_windowed(
     layer: &Windowed<'_>,
-    residual: Option<&Residual>,
+    addition: Option<&Addition>,
     input: &[i8],
     output: &mut [i8],
 ) -> Result<(), LayerError> {
@@ -304,7 +327,7 @@ fn run_windowed(
             }
         }
         let rows = rows.get(..usize::from(window.kernel[0])).unwrap_or_default();
-        run_strip(layer, residual, rows, &mut [output]);
+        run_strip(layer, addition, rows, &mut [output]);
     }
     Ok(())
 }
@@ -312,12 +335,12 @@ fn run_windowed(
 /// Makes a strip of output rows; an empty input row is padding.
 pub(crate) fn run_strip(
     layer: &Windowed<'_>,
-    residual: Option<&Residual>,
+    addition: Option<&Addition>,
     input: &[&[i8]],
     output: &mut [&mut [i8]],
 ) {
     match layer {
-        Windowed::Conv2d(layer) => kernels::conv2d(layer, residual, input, output),
+        Windowed::Conv2d(layer) => kernels::conv2d(layer, addition, input, output),
         Windowed::Pool2d(layer) => kernels::pool2d(layer, input, output),
     }
 }

@@ -28,6 +28,10 @@ fn check_length(given: usize, needed: usize) -> Result<(), LayerError> {
     if given == needed { Ok(()) } else { Err(LayerError::Length { needed, given }) }
 }
 
+fn check_scale(scale: f32) -> Result<(), LayerError> {
+    if scale.is_finite() && scale > 0.0 { Ok(()) } else { Err(LayerError::Requantization) }
+}
+
 /// One value for each output, or one that serves them all.
 fn check_per_output(given: usize, outputs: usize) -> Result<(), LayerError> {
     if given == 1 { Ok(()) } else { check_length(given, outputs) }
@@ -138,7 +142,7 @@ pub struct Pool2d {
 pub enum Pooling {
     /// The largest value; padded positions never win.
     Max,
-    /// The mean of the positions inside the tensor, rounded half up.
+    /// The mean of the positions inside the tensor, rounded half away from zero.
     Average,
     /// The mean of all positions of the window, padded ones counting as real zeros.
     AveragePadded {
@@ -176,6 +180,23 @@ pub enum Finish<'a> {
     Requantize(Requantize<'a>),
     /// f32 class scores, sum * scale, not squeezed through int8.
     Scores(&'a [f32]),
+    /// int8 values: of a global average pooling, the mean rounded half away from zero, as TensorFlow
+    /// Lite does. The pooling's zero point is 0 then.
+    Mean(Clamp),
+    /// f32 class scores, (value - zero_point) * scale of int8 values, as TensorFlow Lite has them.
+    RoundedScores {
+        /// How sums become int8 values.
+        requantize: Requantize<'a>,
+        /// Real value of one step, finite and above zero.
+        scale: f32,
+    },
+}
+
+/// What a reduction's sum has become.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Finished {
+    Value(i8),
+    Score(f32),
 }
 
 impl Finish<'_> {
@@ -184,10 +205,19 @@ impl Finish<'_> {
             Finish::Requantize(requantize) => check_per_output(requantize.multipliers().len(), outputs),
             Finish::Scores(scales) => {
                 check_per_output(scales.len(), outputs)?;
-                let usable = scales.iter().all(|s| s.is_finite() && *s > 0.0);
-                if usable { Ok(()) } else { Err(LayerError::Requantization) }
+                scales.iter().try_for_each(|scale| check_scale(*scale))
+            }
+            Finish::Mean(clamp) => clamp.check(),
+            Finish::RoundedScores { requantize, scale } => {
+                check_per_output(requantize.multipliers().len(), outputs)?;
+                check_scale(*scale)
             }
         }
+    }
+
+    /// Whether the outputs are f32 class scores.
+    pub const fn gives_scores(&self) -> bool {
+        matches!(self, Finish::Scores(_) | Finish::RoundedScores { .. })
     }
 }
 
@@ -214,6 +244,9 @@ impl<'a> Dense<'a> {
     ) -> Result<Self, LayerError> {
         if input.is_empty() || bias.is_empty() || u16::try_from(bias.len()).is_err() {
             return Err(LayerError::Geometry);
+        }
+        if matches!(finish, Finish::Mean(_)) {
+            return Err(LayerError::Requantization);
         }
         check_length(weights.len(), input.len().saturating_mul(bias.len()))?;
         check_accumulators(bias, input.len())?;
@@ -251,6 +284,9 @@ impl<'a> GlobalAveragePool<'a> {
             return Err(LayerError::Accumulator { channel: 0 });
         }
         finish.check(usize::from(input.channels))?;
+        if matches!(finish, Finish::Mean(_)) && zero_point != 0 {
+            return Err(LayerError::Requantization);
+        }
         Ok(GlobalAveragePool { input, zero_point, finish })
     }
 
@@ -333,7 +369,37 @@ impl<'a> Reduction<'a> {
     pub const fn clamp(&self) -> Option<Clamp> {
         match self.finish() {
             Finish::Requantize(requantize) => Some(requantize.clamp()),
-            Finish::Scores(_) => None,
+            Finish::Mean(clamp) => Some(clamp),
+            Finish::Scores(_) | Finish::RoundedScores { .. } => None,
         }
     }
+
+    /// What output `index` is whose sum is `sum`.
+    pub(crate) fn finished(&self, index: usize, sum: i32) -> Finished {
+        let value = |requantize: &Requantize<'_>| match requantize.scaling(index) {
+            Some(scaling) => requantize.apply(sum, scaling, None),
+            None => 0, // there is one for each output
+        };
+        match self.finish() {
+            Finish::Requantize(requantize) => Finished::Value(value(&requantize)),
+            Finish::Scores(scales) => {
+                let scale = scales.get(if scales.len() == 1 { 0 } else { index });
+                Finished::Score(sum as f32 * scale.copied().unwrap_or(0.0))
+            }
+            Finish::Mean(clamp) => {
+                let positions = i32::from(self.input().height) * i32::from(self.input().width);
+                Finished::Value(mean(sum, positions).clamp(clamp.min.into(), clamp.max.into()) as i8)
+            }
+            Finish::RoundedScores { requantize, scale } => {
+                let value = i32::from(value(&requantize)) - i32::from(requantize.clamp().zero_point);
+                Finished::Score(value as f32 * scale)
+            }
+        }
+    }
+}
+
+/// sum / count, rounded half away from zero, as TensorFlow Lite does; 0 of nothing.
+pub(crate) fn mean(sum: i32, count: i32) -> i32 {
+    let half = if sum > 0 { count / 2 } else { -(count / 2) };
+    (sum + half).checked_div(count).unwrap_or(0)
 }

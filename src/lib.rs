@@ -50,6 +50,7 @@ pub mod schema;
 mod scores;
 mod shape;
 pub mod stage;
+pub mod tflite;
 
 pub use arena::Arena;
 pub use block::{Block, MAX_PATH, Shortcut, Subsample};
@@ -59,9 +60,9 @@ pub use model::{
     HEADER_BYTES, MAGIC, Model, SECTION_ALIGN, StageEntry, Stages, VERSION, WEIGHTS_ALIGN, checksum,
 };
 pub use network::{FrameNetwork, MAX_STEP_ROWS, Network};
-pub use quantization::{Clamp, Requantize, Residual};
+pub use quantization::{Addition, Clamp, Requantize, Residual, Rounding};
 pub use report::StageReport;
-pub use scores::{Class, Scores};
+pub use scores::{Class, Scores, Softmax};
 pub use shape::{Shape, Window};
 
 /// Embeds a blob, aligned as [`Model::parse`] wants it; the path is relative to the source file, as in

@@ -6,8 +6,9 @@ use crate::block::{Block, Shortcut};
 use crate::error::{LayerError, ParseError};
 use crate::layer::{Conv2d, Dense, Finish, GlobalAveragePool, Pool2d, Reduction, Windowed};
 use crate::plan::Plan;
-use crate::quantization::Requantize;
+use crate::quantization::{Requantize, Rounding};
 use crate::schema;
+use crate::scores::Softmax;
 use crate::shape::Shape;
 use crate::stage::Stage;
 
@@ -18,7 +19,7 @@ compile_error!("skipstone reads little-endian weights in place: big-endian targe
 pub const MAGIC: [u8; 4] = *b"SKIP";
 
 /// Format version that this library reads.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// Bytes before the manifest: magic, version, reserved, total length, CRC-32, manifest length.
 pub const HEADER_BYTES: usize = 20;
@@ -133,7 +134,11 @@ impl<'a> Model<'a> {
 
     /// Walks over the stages once: shapes follow each other, sections exist, scores come last.
     fn check(&mut self) -> Result<(), ParseError> {
-        if self.manifest.input.is_empty() || self.manifest.stages == 0 {
+        let softmax = match self.manifest.softmax {
+            Softmax::None | Softmax::Float => true,
+            Softmax::Fixed(fixed) => fixed.is_valid(),
+        };
+        if self.manifest.input.is_empty() || self.manifest.stages == 0 || !softmax {
             return Err(ParseError::Manifest);
         }
         let mut stages = self.stages();
@@ -192,8 +197,8 @@ impl<'a> Model<'a> {
         self.classes as usize
     }
 
-    /// Whether the scores are normalized by softmax in the network itself.
-    pub const fn softmax(&self) -> bool {
+    /// What normalizes the scores in the network itself.
+    pub const fn softmax(&self) -> Softmax {
         self.manifest.softmax
     }
 
@@ -394,15 +399,14 @@ impl<'a> Resolver<'a> {
             schema::Shortcut::Projection(record) => Shortcut::Projection(self.conv2d(record, input)?),
             schema::Shortcut::Padded(subsample) => Shortcut::Padded(*subsample),
         };
-        Ok(Block::new(&path, record.residual, shortcut)?)
+        Ok(Block::new(&path, record.addition, shortcut)?)
     }
 
     fn conv2d(&self, record: &schema::Conv2d, input: Shape) -> Result<Conv2d<'a>, Unresolved> {
         let channels = usize::from(record.channels);
         let input_channels = usize::from(input.channels);
         let products = record.window.positions() * if record.depthwise { 1 } else { input_channels };
-        let multipliers = self.section(record.multipliers, channels)?;
-        let requantize = Requantize::new(multipliers, record.shift, record.clamp);
+        let requantize = self.requantize(&record.requantize, channels);
         let new = if record.depthwise { Conv2d::depthwise } else { Conv2d::new };
         let layer = new(
             input,
@@ -415,12 +419,23 @@ impl<'a> Resolver<'a> {
         Ok(layer)
     }
 
+    fn requantize(&self, record: &schema::Requantize, count: usize) -> Result<Requantize<'a>, Unresolved> {
+        let rounding = match record.rounding {
+            schema::Rounding::Once { shift } => Rounding::Once { shift },
+            schema::Rounding::Twice { shifts } => Rounding::Twice { shifts: self.section(shifts, count)? },
+        };
+        let multipliers = self.section(record.multipliers, count)?;
+        Ok(Requantize::with_rounding(multipliers, rounding, record.clamp)?)
+    }
+
     fn finish(&self, record: &schema::Finish) -> Result<Finish<'a>, Unresolved> {
         Ok(match *record {
-            schema::Finish::Requantize { multipliers, count, shift, clamp, .. } => {
-                let multipliers = self.section(multipliers, usize::from(count))?;
-                let requantize = Requantize::new(multipliers, shift, clamp);
-                Finish::Requantize(requantize?)
+            schema::Finish::Requantize { count, requantize, .. } => {
+                Finish::Requantize(self.requantize(&requantize, usize::from(count))?)
+            }
+            schema::Finish::Mean { clamp, .. } => Finish::Mean(clamp),
+            schema::Finish::RoundedScores { count, requantize, scale } => {
+                Finish::RoundedScores { requantize: self.requantize(&requantize, usize::from(count))?, scale }
             }
             schema::Finish::Scores { scales, count } => {
                 Finish::Scores(self.section(scales, usize::from(count))?)

@@ -6,13 +6,13 @@ use heapless::Vec;
 
 use crate::block::run_strip;
 use crate::error::{NewError, RunError};
-use crate::layer::{Finish, Reduction, Windowed};
+use crate::layer::{Finished, Reduction, Windowed};
 use crate::model::{Model, Stages};
 use crate::plan::{Plan, ROW_ALIGN};
-use crate::quantization::Residual;
+use crate::quantization::Addition;
 use crate::schedule::{Node, Segment, Step, Tensor};
-use crate::scores::{Scores, softmax};
-use crate::stage::{Addition, Operation};
+use crate::scores::{Scores, Softmax};
+use crate::stage::{Join, Operation};
 
 /// Most rows that one step reads and makes: a strip and the rows under its windows.
 pub const MAX_STEP_ROWS: usize = 16;
@@ -292,10 +292,8 @@ impl<'a, const TENSORS: usize> Executor<'a, TENSORS> {
         let scores = self.nodes.last().and_then(|node| self.plan.row(node.output, 0));
         let scores = self.arena.get_mut(scores.ok_or(RunError::Changed)?).unwrap_or_default();
         let scores: &mut [f32] = bytemuck::try_cast_slice_mut(scores).map_err(|_| RunError::Changed)?;
-        if self.model.softmax() {
-            softmax(scores);
-        }
-        Ok(Scores::new(scores, self.model.softmax()))
+        self.model.softmax().apply(scores);
+        Ok(Scores::new(scores, self.model.softmax() != Softmax::None))
     }
 }
 
@@ -322,9 +320,9 @@ impl Memory<'_> {
         let node = self.segment.node(step.tensor)?;
         match operation {
             Operation::Windowed(layer) => self.strip(layer, None, node, step),
-            Operation::Addition(layer, addition) => {
-                self.lay_shortcut(addition, layer, node, step)?;
-                self.strip(layer, Some(&addition.residual), node, step)
+            Operation::Addition(layer, join) => {
+                self.lay_shortcut(join, layer, node, step)?;
+                self.strip(layer, Some(&join.addition), node, step)
             }
             Operation::Reduction(layer) => self.reduce(layer, node, step),
         }
@@ -334,7 +332,7 @@ impl Memory<'_> {
     fn strip(
         &mut self,
         layer: &Windowed<'_>,
-        residual: Option<&Residual>,
+        addition: Option<&Addition>,
         node: &Node,
         step: Step,
     ) -> Option<()> {
@@ -365,24 +363,18 @@ impl Memory<'_> {
                 input.push(bytemuck::cast_slice(row)).ok()?;
             }
         }
-        run_strip(layer, residual, input.get(..reads)?, &mut output);
+        run_strip(layer, addition, input.get(..reads)?, &mut output);
         Some(())
     }
 
     /// Lays the shortcut's rows where the step's output rows will be, if they do not lie there.
-    fn lay_shortcut(
-        &mut self,
-        addition: &Addition,
-        layer: &Windowed<'_>,
-        node: &Node,
-        step: Step,
-    ) -> Option<()> {
+    fn lay_shortcut(&mut self, join: &Join, layer: &Windowed<'_>, node: &Node, step: Step) -> Option<()> {
         let read = node.shortcut?;
         let shortcut = self.segment.tensor(read.tensor);
         for row in step.first..step.first + step.count {
             let from = self.plan.row(shortcut, row.checked_mul(u16::from(read.stride))?)?;
             let to = self.plan.row(node.output, row)?;
-            self.lay_row(addition, usize::from(layer.output().channels), from, to)?;
+            self.lay_row(join, usize::from(layer.output().channels), from, to)?;
         }
         Some(())
     }
@@ -390,22 +382,16 @@ impl Memory<'_> {
     /// Lays one shortcut row at `to`, subsampled and padded with zero channels. Where both rows begin at
     /// the same address, no pixel is written before it is read: the plan's proof demands rows of equal
     /// length there, so that output pixel x ends before input pixel stride * (x + 1) begins.
-    fn lay_row(
-        &mut self,
-        addition: &Addition,
-        channels: usize,
-        from: Range<usize>,
-        to: Range<usize>,
-    ) -> Option<()> {
-        let taken = usize::from(addition.channels);
-        let stride = usize::from(addition.subsample.stride[1]);
+    fn lay_row(&mut self, join: &Join, channels: usize, from: Range<usize>, to: Range<usize>) -> Option<()> {
+        let taken = usize::from(join.channels);
+        let stride = usize::from(join.subsample.stride[1]);
         if stride == 1 && taken == channels {
             // as long as the output's row: behind a reduction's values is what was left of its sums
             let from = from.start..from.start + to.len();
             return if from.start == to.start { Some(()) } else { self.copy(from, to.start) };
         }
-        let before = usize::from(addition.subsample.channels_before);
-        let zero = addition.residual.zero_point as u8;
+        let before = usize::from(join.subsample.channels_before);
+        let zero = join.addition.shortcut_zero_point() as u8;
         for (from, to) in from.step_by((stride * taken).max(1)).zip(to.step_by(channels.max(1))) {
             self.copy(from..from + taken, to + before)?;
             self.arena.get_mut(to..to + before)?.fill(zero);
@@ -440,19 +426,13 @@ impl Memory<'_> {
         if step.first + step.count < node.steps() {
             return Some(());
         }
-        match layer.finish() {
-            Finish::Scores(scales) => {
-                for (sum, scale) in sums.iter_mut().zip(scales.iter().cycle()) {
-                    *sum = (*sum as f32 * scale).to_bits().cast_signed();
-                }
-            }
-            Finish::Requantize(requantize) => {
-                let multipliers = requantize.multipliers().iter().cycle();
-                for (index, multiplier) in (0..sums.len()).zip(multipliers) {
-                    let sum = sums.get(index).copied()?;
-                    // value `index` goes to byte `index`, which no sum behind it uses
+        for index in 0..sums.len() {
+            match layer.finished(index, *sums.get(index)?) {
+                Finished::Score(score) => *sums.get_mut(index)? = score.to_bits().cast_signed(),
+                // value `index` goes to byte `index`, which no sum behind it uses
+                Finished::Value(value) => {
                     let bytes: &mut [i8] = bytemuck::cast_slice_mut(sums);
-                    *bytes.get_mut(index)? = requantize.apply(sum, *multiplier, 0);
+                    *bytes.get_mut(index)? = value;
                 }
             }
         }

@@ -1,4 +1,5 @@
-//! Requantization: from 32-bit sums back to int8, with exactly one rounding.
+//! Requantization: from 32-bit sums back to int8, with exactly one rounding (or, for models imported from
+//! TensorFlow Lite that must keep its bits, with the several roundings of its reference kernels).
 //!
 //! ```text
 //! y = clamp(zero_point + floor((acc * multiplier + residual + 2^(shift-1)) / 2^shift), min, max)
@@ -14,6 +15,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::LayerError;
+use crate::tflite::{Scaling, Sum};
 
 /// How a tensor's int8 values stand for real numbers, and where they are clamped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +40,11 @@ impl Clamp {
         Clamp { zero_point, min: zero_point, max: i8::MAX }
     }
 
+    pub(crate) fn check(self) -> Result<(), LayerError> {
+        let holds = self.min <= self.zero_point && self.zero_point <= self.max;
+        if holds { Ok(()) } else { Err(LayerError::Requantization) }
+    }
+
     /// The int8 value nearest to `zero_point + scaled` within the clamp.
     pub fn apply(self, scaled: i64) -> i8 {
         let low = i64::from(self.min) - i64::from(self.zero_point);
@@ -47,11 +54,26 @@ impl Clamp {
     }
 }
 
+/// How often a value is rounded on its way back to int8.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rounding<'a> {
+    /// Once, by multiplier / 2^shift.
+    Once {
+        /// 1 to [`Requantize::MAX_SHIFT`].
+        shift: u8,
+    },
+    /// Twice, as TensorFlow Lite's reference kernels do, by multiplier * 2^(shift - 31).
+    Twice {
+        /// One for each multiplier, -31 to 30.
+        shifts: &'a [i8],
+    },
+}
+
 /// Per-channel requantization of a layer's sums.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Requantize<'a> {
     multipliers: &'a [i32],
-    shift: u8,
+    rounding: Rounding<'a>,
     clamp: Clamp,
 }
 
@@ -59,17 +81,38 @@ impl<'a> Requantize<'a> {
     /// Largest shift.
     pub const MAX_SHIFT: u8 = 56;
 
-    /// Requantization by `multipliers[channel] / 2^shift`.
+    /// Requantization by `multipliers[channel] / 2^shift`, rounded once.
     ///
     /// # Errors
     /// [`LayerError::Requantization`] where a multiplier is negative, the shift is not in 1..=56, or
     /// the clamp is empty or does not hold its zero point.
     pub fn new(multipliers: &'a [i32], shift: u8, clamp: Clamp) -> Result<Self, LayerError> {
-        let clamp_holds = clamp.min <= clamp.zero_point && clamp.zero_point <= clamp.max;
-        if !(1..=Self::MAX_SHIFT).contains(&shift) || !clamp_holds || multipliers.iter().any(|m| *m < 0) {
+        Self::with_rounding(multipliers, Rounding::Once { shift }, clamp)
+    }
+
+    /// Requantization by `multipliers[channel]`, rounded as `rounding` says.
+    ///
+    /// # Errors
+    /// As [`Requantize::new`]; [`LayerError::Length`] where there is not one shift for each multiplier.
+    pub fn with_rounding(
+        multipliers: &'a [i32],
+        rounding: Rounding<'a>,
+        clamp: Clamp,
+    ) -> Result<Self, LayerError> {
+        clamp.check()?;
+        match rounding {
+            Rounding::Once { shift } if (1..=Self::MAX_SHIFT).contains(&shift) => {}
+            Rounding::Once { .. } => return Err(LayerError::Requantization),
+            Rounding::Twice { shifts } if shifts.len() != multipliers.len() => {
+                return Err(LayerError::Length { needed: multipliers.len(), given: shifts.len() });
+            }
+            Rounding::Twice { shifts } if shifts.iter().all(|shift| (-31..=30).contains(shift)) => {}
+            Rounding::Twice { .. } => return Err(LayerError::Requantization),
+        }
+        if multipliers.iter().any(|multiplier| *multiplier < 0) {
             return Err(LayerError::Requantization);
         }
-        Ok(Requantize { multipliers, shift, clamp })
+        Ok(Requantize { multipliers, rounding, clamp })
     }
 
     /// One multiplier per output channel.
@@ -77,16 +120,91 @@ impl<'a> Requantize<'a> {
         self.multipliers
     }
 
+    /// How often a value is rounded.
+    pub const fn rounding(&self) -> Rounding<'a> {
+        self.rounding
+    }
+
     /// The output's zero point and range.
     pub const fn clamp(&self) -> Clamp {
         self.clamp
     }
 
-    /// The output value for the sum `acc` of a channel with `multiplier`; `residual` is the
-    /// shortcut's term ([`Residual::term`]), 0 without a shortcut.
-    pub fn apply(&self, acc: i32, multiplier: i32, residual: i64) -> i8 {
-        let half = 1i64 << (self.shift - 1);
-        self.clamp.apply((i64::from(acc) * i64::from(multiplier) + residual + half) >> self.shift)
+    /// The scale of each channel: multiplier and shift, as [`Requantize::apply`] takes them.
+    pub fn scalings(&self) -> impl Iterator<Item = Scaling> + use<'a> {
+        let requantize = *self;
+        (0..self.multipliers.len()).map_while(move |channel| requantize.scaling(channel))
+    }
+
+    /// The scale of a channel, or the one that serves all.
+    pub fn scaling(&self, channel: usize) -> Option<Scaling> {
+        let channel = if self.multipliers.len() == 1 { 0 } else { channel };
+        let shift = match self.rounding {
+            Rounding::Once { shift } => shift as i8, // at most 56
+            Rounding::Twice { shifts } => *shifts.get(channel)?,
+        };
+        Some(Scaling { multiplier: *self.multipliers.get(channel)?, shift })
+    }
+
+    /// The output value for the sum `acc` of a channel with this scale; in a block's last convolution
+    /// with its addition and the shortcut's value.
+    pub fn apply(&self, acc: i32, scaling: Scaling, addition: Option<(&Addition, i8)>) -> i8 {
+        let once = |residual: i64| {
+            let shift = scaling.shift.unsigned_abs().clamp(1, Self::MAX_SHIFT);
+            let sum = i64::from(acc) * i64::from(scaling.multiplier) + residual + (1 << (shift - 1));
+            self.clamp.apply(sum >> shift)
+        };
+        match (self.rounding, addition) {
+            (Rounding::Once { .. }, None) => once(0),
+            (Rounding::Once { .. }, Some((Addition::Fused(residual), shortcut))) => {
+                once(residual.term(shortcut))
+            }
+            (_, addition) => {
+                let value = match self.rounding {
+                    Rounding::Once { .. } => once(0),
+                    Rounding::Twice { .. } => self.clamp.apply(scaling.apply(acc).into()),
+                };
+                match addition {
+                    Some((Addition::Separate(sum), shortcut)) => {
+                        sum.apply(value, self.clamp.zero_point, shortcut)
+                    }
+                    _ => value, // `Block::new` lets a fused addition follow one rounding only
+                }
+            }
+        }
+    }
+}
+
+/// A block's addition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Addition {
+    /// In the last convolution's 64-bit sum: one rounding.
+    Fused(Residual),
+    /// Of two int8 values, as TensorFlow Lite's reference kernels do: three more roundings.
+    Separate(Sum),
+}
+
+impl Addition {
+    pub(crate) fn check(&self) -> Result<(), LayerError> {
+        match self {
+            Addition::Fused(residual) => residual.check(),
+            Addition::Separate(sum) => sum.check(),
+        }
+    }
+
+    /// Zero point of the shortcut's tensor.
+    pub const fn shortcut_zero_point(&self) -> i8 {
+        match self {
+            Addition::Fused(residual) => residual.zero_point,
+            Addition::Separate(sum) => sum.shortcut_zero_point,
+        }
+    }
+}
+
+impl From<Residual> for Addition {
+    fn from(residual: Residual) -> Self {
+        Addition::Fused(residual)
     }
 }
 

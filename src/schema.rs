@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::block::{MAX_PATH, Subsample};
 use crate::layer::Pooling;
-use crate::quantization::{Clamp, Residual};
+use crate::quantization::{Addition, Clamp};
+use crate::scores::Softmax;
 use crate::shape::{Shape, Window};
 
 /// First record of the manifest; [`Manifest::stages`] records of [`Stage`] follow it.
@@ -20,8 +21,8 @@ pub struct Manifest<'a> {
     pub input: Shape,
     /// Number of stages.
     pub stages: u16,
-    /// The scores are normalized by softmax.
-    pub softmax: bool,
+    /// What normalizes the scores.
+    pub softmax: Softmax,
     /// Offset of the class labels: UTF-8, each ended by a zero byte.
     pub labels: u32,
     /// Bytes of the labels; 0 where there are none.
@@ -87,14 +88,36 @@ pub struct Conv2d {
     pub bias: u32,
     /// Offset of the padding pixel: i8 for each input channel.
     pub padding_pixel: u32,
-    /// Offset of the multipliers: i32 for each output channel.
-    pub multipliers: u32,
-    /// Shift of the requantization.
-    pub shift: u8,
-    /// Zero point and range of the output.
-    pub clamp: Clamp,
+    /// From sums to int8 values.
+    pub requantize: Requantize,
     /// Real value of one step of the output.
     pub scale: f32,
+}
+
+/// From sums to int8 values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Requantize {
+    /// Offset of the multipliers: i32 for each output.
+    pub multipliers: u32,
+    /// How often a value is rounded.
+    pub rounding: Rounding,
+    /// Zero point and range of the output.
+    pub clamp: Clamp,
+}
+
+/// How often a value is rounded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Rounding {
+    /// Once.
+    Once {
+        /// The shift.
+        shift: u8,
+    },
+    /// Twice, as TensorFlow Lite's reference kernels do.
+    Twice {
+        /// Offset of the shifts: i8 for each output.
+        shifts: u32,
+    },
 }
 
 /// Pooling over windows.
@@ -133,14 +156,10 @@ pub struct GlobalAveragePool {
 pub enum Finish {
     /// int8 values.
     Requantize {
-        /// Offset of the multipliers: i32.
-        multipliers: u32,
-        /// Number of multipliers.
+        /// Number of multipliers, and of shifts.
         count: u16,
-        /// Shift of the requantization.
-        shift: u8,
-        /// Zero point and range of the output.
-        clamp: Clamp,
+        /// From sums to int8 values.
+        requantize: Requantize,
         /// Real value of one step of the output.
         scale: f32,
     },
@@ -151,17 +170,35 @@ pub enum Finish {
         /// Number of scales.
         count: u16,
     },
+    /// int8 mean of a global average pooling, as TensorFlow Lite rounds it.
+    Mean {
+        /// Zero point and range of the output.
+        clamp: Clamp,
+        /// Real value of one step of the output.
+        scale: f32,
+    },
+    /// f32 class scores of int8 values, as TensorFlow Lite has them.
+    RoundedScores {
+        /// Number of multipliers, and of shifts.
+        count: u16,
+        /// From sums to int8 values.
+        requantize: Requantize,
+        /// Score of one step.
+        scale: f32,
+    },
 }
 
 /// Residual block.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Block {
-    /// Two or three convolutions; the last one's clamp is the block's.
+    /// Two or three convolutions; a fused addition has the last one's clamp.
     pub path: Vec<Conv2d, MAX_PATH>,
-    /// How the shortcut enters the sum.
-    pub residual: Residual,
+    /// How the shortcut is added.
+    pub addition: Addition,
     /// The other way.
     pub shortcut: Shortcut,
+    /// Real value of one step of the output.
+    pub scale: f32,
 }
 
 /// A block's other way from its input to its output.

@@ -2,6 +2,9 @@
 
 use heapless::Vec;
 use micromath::F32Ext;
+use serde::{Deserialize, Serialize};
+
+use crate::tflite::FixedSoftmax;
 
 /// The scores of one image, one for each class, in the network's arena until its next run.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -68,8 +71,30 @@ impl<'a> Scores<'a> {
     }
 }
 
+/// What normalizes the scores, in the network itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Softmax {
+    /// Nothing: scores are unbounded.
+    None,
+    /// exp(x - max) / sum(exp(x - max)), in f32.
+    Float,
+    /// TensorFlow Lite's, over whole steps of the last layer's int8 output.
+    Fixed(FixedSoftmax),
+}
+
+impl Softmax {
+    pub(crate) fn apply(self, scores: &mut [f32]) {
+        match self {
+            Softmax::None => {}
+            Softmax::Float => softmax(scores),
+            Softmax::Fixed(fixed) => fixed.apply(scores),
+        }
+    }
+}
+
 /// Softmax in place: exp(x - max) / sum(exp(x - max)).
-pub(crate) fn softmax(values: &mut [f32]) {
+fn softmax(values: &mut [f32]) {
     let (max, sum) = denominator(values);
     for value in values {
         *value = F32Ext::exp(*value - max) / sum;

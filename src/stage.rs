@@ -1,8 +1,8 @@
 //! Stages, the links of a network's chain, and how each comes apart into the layers that run.
 
 use crate::block::{Block, MAX_PATH, Shortcut, Subsample};
-use crate::layer::{Finish, Reduction, Windowed};
-use crate::quantization::Residual;
+use crate::layer::{Reduction, Windowed};
+use crate::quantization::Addition;
 use crate::schedule::{Node, ShortcutRead, Tensor};
 use crate::shape::{Shape, Window};
 
@@ -27,16 +27,16 @@ pub enum Operation<'a> {
     /// A strip of rows.
     Windowed(Windowed<'a>),
     /// A block's last convolution, onto the shortcut's rows.
-    Addition(Windowed<'a>, Addition),
+    Addition(Windowed<'a>, Join),
     /// A row taken into sums.
     Reduction(Reduction<'a>),
 }
 
 /// How a block's last convolution takes the shortcut.
 #[derive(Debug, Clone, Copy)]
-pub struct Addition {
-    /// How its values enter the sum.
-    pub residual: Residual,
+pub struct Join {
+    /// How its values are added.
+    pub addition: Addition,
     /// Which of its pixels are taken, and which channels they become.
     pub subsample: Subsample,
     /// Channels of a shortcut pixel.
@@ -73,7 +73,7 @@ impl<'a> Stage<'a> {
 
     /// Whether the output is f32 class scores.
     pub fn gives_scores(&self) -> bool {
-        matches!(self, Stage::Reduction(layer) if matches!(layer.finish(), Finish::Scores(_)))
+        matches!(self, Stage::Reduction(layer) if layer.finish().gives_scores())
     }
 
     /// Multiply-accumulate operations for one image, padded positions included.
@@ -134,8 +134,8 @@ impl<'a> Stage<'a> {
         }
         let convolution = Windowed::Conv2d(*last);
         let mut layer = windowed(convolution, reads);
-        let addition = Addition { residual: block.residual(), subsample, channels };
-        layer.operation = Operation::Addition(convolution, addition);
+        let join = Join { addition: block.addition(), subsample, channels };
+        layer.operation = Operation::Addition(convolution, join);
         layer.node.shortcut = Some(ShortcutRead { tensor: shortcut, stride: subsample.stride[0] });
         push(layer);
     }

@@ -3,13 +3,13 @@
 //! No size is zero once a layer is made; `.max(1)` says so where the compiler cannot know, so that no panic
 //! path remains.
 
-use crate::layer::{Conv2d, Dense, GlobalAveragePool, Pool2d, Pooling};
-use crate::quantization::Residual;
+use crate::layer::{Conv2d, Dense, GlobalAveragePool, Pool2d, Pooling, mean};
+use crate::quantization::Addition;
 
-/// A strip of output rows; with `residual`, `output` holds the shortcut's values on entry.
+/// A strip of output rows; with `addition`, `output` holds the shortcut's values on entry.
 pub(crate) fn conv2d(
     layer: &Conv2d<'_>,
-    residual: Option<&Residual>,
+    addition: Option<&Addition>,
     input: &[&[i8]],
     output: &mut [&mut [i8]],
 ) {
@@ -17,14 +17,14 @@ pub(crate) fn conv2d(
     for (rows, output) in strips(input, layer.window.stride[0]).zip(output) {
         for (x, pixel) in output.chunks_exact_mut(channels).enumerate() {
             let left = layer.window.first_column(x);
-            let parameters = layer.bias.iter().zip(layer.requantize.multipliers());
-            for (channel, (y, (bias, multiplier))) in pixel.iter_mut().zip(parameters).enumerate() {
+            let parameters = layer.bias.iter().zip(layer.requantize.scalings());
+            for (channel, (y, (bias, scaling))) in pixel.iter_mut().zip(parameters).enumerate() {
                 let products = match layer.depthwise {
                     false => full_window(layer, channel, rows, left),
                     true => depthwise_window(layer, channel, rows, left),
                 };
-                let term = residual.map_or(0, |residual| residual.term(*y));
-                *y = layer.requantize.apply(bias + products, *multiplier, term);
+                let addition = addition.map(|addition| (addition, *y));
+                *y = layer.requantize.apply(bias + products, scaling, addition);
             }
         }
     }
@@ -102,16 +102,18 @@ pub(crate) fn pool2d(layer: &Pool2d, input: &[&[i8]], output: &mut [&mut [i8]]) 
                 });
                 *y = match layer.kind {
                     Pooling::Max => inside.max().unwrap_or(i8::MIN),
-                    Pooling::Average => mean(inside, None),
-                    Pooling::AveragePadded { zero_point } => mean(inside, Some((zero_point, height * width))),
+                    Pooling::Average => average(inside, None),
+                    Pooling::AveragePadded { zero_point } => {
+                        average(inside, Some((zero_point, height * width)))
+                    }
                 };
             }
         }
     }
 }
 
-/// Mean of `values`, rounded half up; with `padding`, filled up to that many values with that value.
-fn mean(values: impl Iterator<Item = i8>, padding: Option<(i8, usize)>) -> i8 {
+/// Mean of `values`; with `padding`, filled up to that many values with that value.
+fn average(values: impl Iterator<Item = i8>, padding: Option<(i8, usize)>) -> i8 {
     let (mut sum, mut count) = (0i32, 0i32);
     for value in values {
         sum += i32::from(value);
@@ -122,8 +124,7 @@ fn mean(values: impl Iterator<Item = i8>, padding: Option<(i8, usize)>) -> i8 {
         sum += (positions - count) * i32::from(value);
         count = positions;
     }
-    // floor(sum / count + 1/2); a mean of int8 values is one
-    (2 * sum + count).checked_div_euclid(2 * count).unwrap_or(0) as i8
+    mean(sum, count) as i8 // a mean of int8 values is one
 }
 
 /// Adds the products of input row `row` to the sums, one for each output.

@@ -4,7 +4,7 @@ use std::vec;
 use std::vec::Vec;
 
 use crate::layer::{Conv2d, Dense, Finish, GlobalAveragePool, Pool2d, Pooling};
-use crate::quantization::{Clamp, Requantize, Residual};
+use crate::quantization::{Addition, Clamp, Requantize, Residual};
 use crate::shape::{Shape, Window};
 
 #[path = "../../tests/runtime/layers.rs"]
@@ -27,7 +27,7 @@ type Output<'r> = [&'r mut [i8]];
 
 /// What a backend exports.
 struct Backend {
-    conv2d: fn(&Conv2d<'_>, Option<&Residual>, &Input<'_>, &mut Output<'_>),
+    conv2d: fn(&Conv2d<'_>, Option<&Addition>, &Input<'_>, &mut Output<'_>),
     pool2d: fn(&Pool2d, &Input<'_>, &mut Output<'_>),
     dense: fn(&Dense<'_>, u16, &[i8], &mut [i32]),
     global_average_pool: fn(&GlobalAveragePool<'_>, &[i8], &mut [i32]),
@@ -93,7 +93,7 @@ fn check_conv2d(backend: &Backend) {
         );
         let checked = checked.unwrap();
         assert_eq!(checked.output(), shape(&expected));
-        let residual = residual.map(|r| Residual::new(r.zero_point, r.multiplier, r.shift).unwrap());
+        let residual = residual.map(|r| Residual::new(r.zero_point, r.multiplier, r.shift).unwrap().into());
         let run: Strip<'_> = &|input, output| (backend.conv2d)(&checked, residual.as_ref(), input, output);
         for strip in 1..=4 {
             let output = by_strips(&window, &input, before.clone(), strip, run);
@@ -195,7 +195,7 @@ fn check_extreme_sums(backend: &Backend) {
                 let checked =
                     Conv2d::new(shape(&input), window, &layer.weights, &layer.bias, pixel, requantize);
                 let checked = checked.unwrap();
-                let residual = Residual::new(i8::MAX, i32::MAX, 20).unwrap();
+                let residual = Residual::new(i8::MAX, i32::MAX, 20).unwrap().into();
                 let run: Strip<'_> =
                     &|input, output| (backend.conv2d)(&checked, Some(&residual), input, output);
                 let output = by_strips(&layer.window, &input, before, 1, run);

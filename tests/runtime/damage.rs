@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use skipstone::schema::{self, Finish, Operation, Shortcut};
-use skipstone::{Model, Network, NewError, RunError};
+use skipstone::{Addition, Model, Network, NewError, RunError};
 
 use crate::memory::Memory;
 use crate::networks;
@@ -211,8 +211,17 @@ fn operation(operation: &mut Operation, random: &mut Random, weights: usize) {
                 _ => subsample.channels_before = number(random),
             },
             (0, Shortcut::Identity) => record.path.truncate(random.size(0, 2)),
-            (1, _) => record.residual.shift = byte(random),
-            (2, _) => record.residual.multiplier = [0, -1, i32::MAX, i32::MIN][random.size(0, 3)],
+            (1, _) => match &mut record.addition {
+                Addition::Fused(residual) => residual.shift = byte(random),
+                Addition::Separate(sum) => sum.output.shift = byte(random).cast_signed(),
+            },
+            (2, _) => {
+                let multiplier = [0, -1, i32::MAX, i32::MIN][random.size(0, 3)];
+                match &mut record.addition {
+                    Addition::Fused(residual) => residual.multiplier = multiplier,
+                    Addition::Separate(sum) => sum.path.multiplier = multiplier,
+                }
+            }
             _ => {
                 let index = random.size(0, record.path.len().max(1) - 1);
                 if let Some(record) = record.path.get_mut(index) {
@@ -230,10 +239,17 @@ fn conv2d(record: &mut schema::Conv2d, random: &mut Random, weights: usize) {
         2 => record.weights = offset(random, weights),
         3 => record.bias = offset(random, weights),
         4 => record.padding_pixel = offset(random, weights),
-        5 => record.multipliers = offset(random, weights),
-        6 => record.shift = byte(random),
-        7 => record.clamp.min = byte(random).cast_signed(),
+        5..=7 => requantize(&mut record.requantize, random, weights),
         _ => window(&mut record.window, random),
+    }
+}
+
+fn requantize(record: &mut schema::Requantize, random: &mut Random, weights: usize) {
+    match (random.size(0, 2), &mut record.rounding) {
+        (0, _) => record.multipliers = offset(random, weights),
+        (1, _) => record.clamp.min = byte(random).cast_signed(),
+        (_, schema::Rounding::Once { shift }) => *shift = byte(random),
+        (_, schema::Rounding::Twice { shifts }) => *shifts = offset(random, weights),
     }
 }
 
@@ -250,10 +266,11 @@ fn finish(finish: &mut Finish, random: &mut Random, weights: usize) {
             0 => *scales = offset(random, weights),
             _ => *count = number(random),
         },
-        Finish::Requantize { multipliers, count, shift, .. } => match random.size(0, 2) {
-            0 => *multipliers = offset(random, weights),
-            1 => *count = number(random),
-            _ => *shift = byte(random),
+        Finish::Requantize { count, requantize: record, .. }
+        | Finish::RoundedScores { count, requantize: record, .. } => match random.size(0, 2) {
+            0 => *count = number(random),
+            _ => requantize(record, random, weights),
         },
+        Finish::Mean { clamp, .. } => clamp.max = byte(random).cast_signed(),
     }
 }

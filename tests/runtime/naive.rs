@@ -175,7 +175,8 @@ pub(crate) fn pool2d(window: &Window, kind: Pooling, input: &Tensor) -> Tensor {
         let inside = values.iter().copied().flatten();
         let mean = |values: Vec<i8>| {
             let sum: i128 = values.iter().map(|value| i128::from(*value)).sum();
-            round_half_up(sum, values.len() as i128) as i8
+            let half_away = round_half_up(sum.abs(), values.len() as i128);
+            (sum.signum() * half_away) as i8
         };
         match kind {
             Pooling::Max => inside.max().unwrap(),

@@ -2,7 +2,8 @@
 
 use skipstone::schema::{self, Finish, Operation};
 use skipstone::stage::Stage;
-use skipstone::{Clamp, Pooling, Residual, Shape, Stages, Subsample, Window};
+use skipstone::tflite::{Scaling, Sum};
+use skipstone::{Addition, Clamp, Pooling, Residual, Shape, Softmax, Stages, Subsample, Window};
 use skipstone_tools::blob::{Blob, Unplanned, Weights};
 use skipstone_tools::layerwise;
 
@@ -13,6 +14,7 @@ pub(crate) fn network(seed: u64) -> Unplanned {
     let mut random = Random::new(seed);
     let input = Shape::new(size(&mut random, 20), size(&mut random, 20), size(&mut random, 4));
     let mut builder = Builder::new(random, input);
+    builder.exact = builder.random.one_in(4);
     for _ in 0..builder.random.size(1, 6) {
         builder.stage();
     }
@@ -46,11 +48,11 @@ pub(crate) fn image(random: &mut Random, input: Shape) -> Vec<u8> {
 }
 
 /// The scores' bits by plain evaluation, stage by stage, softmax included.
-pub(crate) fn expected(stages: &[Stage<'_>], softmax: bool, image: &[u8]) -> Vec<u32> {
+pub(crate) fn expected(stages: &[Stage<'_>], softmax: Softmax, image: &[u8]) -> Vec<u32> {
     let scores = layerwise::run(stages, image, &mut |_, _| {}).unwrap();
     match softmax {
-        true => skipstone::Scores::new(&scores, false).probabilities().map(f32::to_bits).collect(),
-        false => bits(&scores),
+        Softmax::Float => skipstone::Scores::new(&scores, false).probabilities().map(f32::to_bits).collect(),
+        _ => bits(&scores),
     }
 }
 
@@ -70,7 +72,7 @@ pub(crate) fn small() -> Unplanned {
     builder.global_average_pool(false);
     builder.dense(3, true);
     let mut network = builder.finish();
-    network.softmax = true;
+    network.softmax = Softmax::Float;
     network.labels = ["cat", "dog", "ship"].map(String::from).to_vec();
     network
 }
@@ -101,11 +103,14 @@ pub(crate) struct Builder {
     zero_point: i8,
     operations: Vec<Operation>,
     weights: Weights,
+    /// Values are rounded twice, as TensorFlow Lite does.
+    exact: bool,
 }
 
 impl Builder {
     pub(crate) fn new(random: Random, input: Shape) -> Self {
         Builder {
+            exact: false,
             random,
             input,
             shape: input,
@@ -119,7 +124,7 @@ impl Builder {
         Unplanned {
             name: "random".into(),
             input: self.input,
-            softmax: self.random.one_in(3),
+            softmax: if self.random.one_in(3) { Softmax::Float } else { Softmax::None },
             labels: Vec::new(),
             names: (0..self.operations.len()).map(|index| format!("stage {index}")).collect(),
             operations: self.operations,
@@ -199,7 +204,7 @@ impl Builder {
 
     pub(crate) fn convolution(&mut self, window: Window, depthwise: bool, channels: u16) {
         let (record, shape) = self.conv2d((self.shape, self.zero_point), window, depthwise, channels);
-        self.push(shape, record.clamp.zero_point, Operation::Conv2d(record));
+        self.push(shape, record.requantize.clamp.zero_point, Operation::Conv2d(record));
     }
 
     pub(crate) fn pooling(&mut self) {
@@ -243,7 +248,7 @@ impl Builder {
 
     fn block(&mut self, stride: [u8; 2], channels: u16, shortcut: schema::Shortcut) {
         let shortcut_zero_point = match &shortcut {
-            schema::Shortcut::Projection(record) => record.clamp.zero_point,
+            schema::Shortcut::Projection(record) => record.requantize.clamp.zero_point,
             _ => self.zero_point,
         };
         let length = self.random.size(2, 3);
@@ -257,16 +262,33 @@ impl Builder {
             let depthwise = self.random.one_in(4) && (!last || tensor.0.channels == channels);
             let to = if depthwise { tensor.0.channels } else { to };
             let (record, shape) = self.conv2d(tensor, window, depthwise, to);
-            tensor = (shape, record.clamp.zero_point);
+            tensor = (shape, record.requantize.clamp.zero_point);
             path.push(record).unwrap();
         }
-        let shift = path.last().unwrap().shift;
+        let (addition, zero_point) = match path.last().unwrap().requantize.rounding {
+            schema::Rounding::Once { shift } => (self.fused_addition(shift, shortcut_zero_point), tensor.1),
+            schema::Rounding::Twice { .. } => {
+                let sum = self.sum(shortcut_zero_point);
+                (Addition::Separate(sum), sum.clamp.zero_point)
+            }
+        };
+        let block = schema::Block { path, addition, shortcut, scale: 1.0 };
+        self.push(tensor.0, zero_point, Operation::Block(block));
+    }
+
+    fn fused_addition(&mut self, shift: u8, zero_point: i8) -> Addition {
         let left = shift.saturating_sub(30).min(20);
         let ratio = f64::from(self.random.between(2, 19) as i32) / 10.0;
         let multiplier = (ratio * f64::from(i32::from(shift) - i32::from(left)).exp2()) as i32;
-        let residual = Residual { zero_point: shortcut_zero_point, multiplier, shift: left };
-        let (shape, zero_point) = tensor;
-        self.push(shape, zero_point, Operation::Block(schema::Block { path, residual, shortcut }));
+        Addition::Fused(Residual { zero_point, multiplier, shift: left })
+    }
+
+    /// An addition as TensorFlow Lite's, of terms that may count for a tenth or for twice as much.
+    fn sum(&mut self, shortcut_zero_point: i8) -> Sum {
+        let mut scaling =
+            |shift| Scaling { multiplier: self.random.between(1 << 30, (1 << 31) - 1) as i32, shift };
+        let (path, shortcut, output) = (scaling(0), scaling(-1), scaling(-19));
+        Sum { path, shortcut, shortcut_zero_point, output, clamp: self.clamp() }
     }
 
     pub(crate) fn global_average_pool(&mut self, scores: bool) {
@@ -307,8 +329,7 @@ impl Builder {
             true => self.random.int8s(usize::from(input.channels)),
             false => vec![zero_point; usize::from(input.channels)],
         };
-        let (multipliers, shift) =
-            self.multipliers(usize::from(channels), 45.0 / (3000.0 * (taps as f64).sqrt()));
+        let requantize = self.requantize(usize::from(channels), 45.0 / (3000.0 * (taps as f64).sqrt()));
         let record = schema::Conv2d {
             channels,
             depthwise,
@@ -316,9 +337,7 @@ impl Builder {
             weights,
             bias,
             padding_pixel: self.weights.section(&pixel),
-            multipliers,
-            shift,
-            clamp: self.clamp(),
+            requantize,
             scale: 1.0,
         };
         (record, output)
@@ -340,6 +359,19 @@ impl Builder {
             })
             .collect();
         (self.weights.section(&weights), self.weights.section(&bias))
+    }
+
+    /// Rounding once, or twice as TensorFlow Lite does.
+    fn requantize(&mut self, count: usize, ratio: f64) -> schema::Requantize {
+        let (multipliers, shift) = self.multipliers(count, ratio);
+        let rounding = match self.exact {
+            false => schema::Rounding::Once { shift },
+            true => {
+                let shifts: Vec<i8> = (0..count).map(|_| 31 - shift.cast_signed()).collect();
+                schema::Rounding::Twice { shifts: self.weights.section(&shifts) }
+            }
+        };
+        schema::Requantize { multipliers, rounding, clamp: self.clamp() }
     }
 
     /// Offset of multipliers near `ratio`, seldom far from it, and their shift.
@@ -373,8 +405,7 @@ impl Builder {
             let scales: Vec<f32> = (0..count).map(|_| scale(&mut self.random)).collect();
             return (Finish::Scores { scales: self.weights.section(&scales), count }, 0);
         }
-        let (multipliers, shift) = self.multipliers(usize::from(count), ratio);
-        let clamp = self.clamp();
-        (Finish::Requantize { multipliers, count, shift, clamp, scale: 1.0 }, clamp.zero_point)
+        let requantize = self.requantize(usize::from(count), ratio);
+        (Finish::Requantize { count, requantize, scale: 1.0 }, requantize.clamp.zero_point)
     }
 }

@@ -1,7 +1,9 @@
 //! Blobs that `Model::parse` refuses, each with the precise error.
 
-use skipstone::schema::{Block, Conv2d, Dense, Finish, GlobalAveragePool, Operation, Pool2d, Shortcut};
-use skipstone::{HEADER_BYTES, LayerError, Model, ParseError, Shape, VERSION, WEIGHTS_ALIGN};
+use skipstone::schema::{self, Block, Conv2d, Dense, Finish, GlobalAveragePool, Operation, Pool2d, Shortcut};
+use skipstone::{
+    Addition, HEADER_BYTES, LayerError, Model, ParseError, Residual, Shape, Softmax, VERSION, WEIGHTS_ALIGN,
+};
 use skipstone_tools::blob::Blob;
 
 use crate::networks;
@@ -22,7 +24,7 @@ fn the_good_blob_parses() {
     let blob = good();
     let model = Model::parse(&blob).unwrap();
     assert_eq!((model.name(), model.input()), ("random", Shape::new(8, 8, 2)));
-    assert_eq!((model.classes(), model.softmax(), model.blob_bytes()), (3, true, blob.len()));
+    assert_eq!((model.classes(), model.softmax(), model.blob_bytes()), (3, Softmax::Float, blob.len()));
     assert_eq!(model.labels().collect::<Vec<_>>(), ["cat", "dog", "ship"]);
     assert_eq!((model.label(2), model.label(3)), (Some("ship"), None));
     assert_eq!(model.stages().count(), 7);
@@ -92,7 +94,9 @@ fn every_flipped_bit_is_found() {
 
 #[test]
 fn other_versions_are_refused_by_number() {
-    for found in [0, VERSION + 1, u16::MAX] {
+    let first = Blob::from(&include_bytes!("../data/version-1.skip")[..]);
+    assert_eq!(error(&first), Some(ParseError::Version { found: 1, supported: VERSION }));
+    for found in [0, 1, VERSION + 1, u16::MAX] {
         let mut bytes = good().to_vec();
         bytes[4..6].copy_from_slice(&found.to_le_bytes());
         let expected = ParseError::Version { found, supported: VERSION };
@@ -185,8 +189,12 @@ fn changed_records() {
         ("weights between words", |parts| conv2d(parts).weights = 1, section(0, 1, 72)),
         ("bias outside", |parts| conv2d(parts).bias = OUTSIDE, section(0, OUTSIDE, 16)),
         ("bias between words", |parts| conv2d(parts).bias = 2, section(0, 2, 16)),
-        ("multipliers outside", |parts| conv2d(parts).multipliers = OUTSIDE, section(0, OUTSIDE, 16)),
-        ("multipliers between words", |parts| conv2d(parts).multipliers = 6, section(0, 6, 16)),
+        (
+            "multipliers outside",
+            |parts| conv2d(parts).requantize.multipliers = OUTSIDE,
+            section(0, OUTSIDE, 16),
+        ),
+        ("multipliers between words", |parts| conv2d(parts).requantize.multipliers = 6, section(0, 6, 16)),
         ("padding pixel outside", |parts| conv2d(parts).padding_pixel = OUTSIDE, section(0, OUTSIDE, 2)),
         ("a path's weights outside", |parts| block(parts, 1).path[0].bias = OUTSIDE, {
             let channels = usize::from(block(&mut Parts::of(&good()), 1).path[0].channels);
@@ -227,19 +235,19 @@ fn changed_records() {
             layer(0, LayerError::Geometry),
         ),
         ("depthwise with other channels", |parts| conv2d(parts).depthwise = true, layer(0, length(2, 4))),
-        ("shift of 0", |parts| conv2d(parts).shift = 0, layer(0, LayerError::Requantization)),
-        ("shift of 57", |parts| conv2d(parts).shift = 57, layer(0, LayerError::Requantization)),
+        ("shift of 0", |parts| once(parts, 0), layer(0, LayerError::Requantization)),
+        ("shift of 57", |parts| once(parts, 57), layer(0, LayerError::Requantization)),
         (
             "clamp above its zero point",
             |parts| {
-                conv2d(parts).clamp = skipstone::Clamp { zero_point: 0, min: 1, max: 5 };
+                conv2d(parts).requantize.clamp = skipstone::Clamp { zero_point: 0, min: 1, max: 5 };
             },
             layer(0, LayerError::Requantization),
         ),
         (
             "clamp below its zero point",
             |parts| {
-                conv2d(parts).clamp = skipstone::Clamp { zero_point: 0, min: -5, max: -1 };
+                conv2d(parts).requantize.clamp = skipstone::Clamp { zero_point: 0, min: -5, max: -1 };
             },
             layer(0, LayerError::Requantization),
         ),
@@ -247,7 +255,7 @@ fn changed_records() {
             "a negative multiplier",
             |parts| {
                 let multipliers = parts.section(&[1, 2, -3, 4]);
-                conv2d(parts).multipliers = multipliers;
+                conv2d(parts).requantize.multipliers = multipliers;
             },
             layer(0, LayerError::Requantization),
         ),
@@ -292,14 +300,10 @@ fn changed_records() {
         ),
         (
             "a negative residual",
-            |parts| block(parts, 1).residual.multiplier = -1,
+            |parts| residual(parts).multiplier = -1,
             layer(1, LayerError::Requantization),
         ),
-        (
-            "a residual shift of 21",
-            |parts| block(parts, 1).residual.shift = 21,
-            layer(1, LayerError::Requantization),
-        ),
+        ("a residual shift of 21", |parts| residual(parts).shift = 21, layer(1, LayerError::Requantization)),
         ("a subsampling without stride", |parts| subsample(parts).stride[0] = 0, layer(3, LayerError::Block)),
         (
             "a subsampling of too many channels",
@@ -343,8 +347,15 @@ fn changed_records() {
             |parts| {
                 let multipliers = parts.section(&[1i32]);
                 let clamp = skipstone::Clamp::none(0);
-                dense(parts).finish =
-                    Finish::Requantize { multipliers, count: 1, shift: 9, clamp, scale: 1.0 };
+                dense(parts).finish = Finish::Requantize {
+                    count: 1,
+                    requantize: schema::Requantize {
+                        multipliers,
+                        rounding: schema::Rounding::Once { shift: 9 },
+                        clamp,
+                    },
+                    scale: 1.0,
+                };
             },
             ParseError::Output { stage: 6 },
         ),
@@ -411,6 +422,19 @@ fn block<'p>(parts: &'p mut Parts<'_>, stage: usize) -> &'p mut Block {
         Operation::Block(record) => record,
         other => panic!("{other:?}"),
     }
+}
+
+/// How the identity block adds its shortcut.
+fn residual<'p>(parts: &'p mut Parts<'_>) -> &'p mut Residual {
+    match &mut block(parts, 1).addition {
+        Addition::Fused(residual) => residual,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Gives the first convolution one rounding with this shift.
+fn once(parts: &mut Parts<'_>, shift: u8) {
+    conv2d(parts).requantize.rounding = schema::Rounding::Once { shift };
 }
 
 fn projection<'p>(parts: &'p mut Parts<'_>) -> &'p mut Conv2d {

@@ -1,7 +1,7 @@
 //! Requantization rounds once and half up: it equals exact rational arithmetic.
 
 use proptest::prelude::*;
-use skipstone::{Clamp, LayerError, Requantize, Residual};
+use skipstone::{Addition, Clamp, LayerError, Requantize, Residual};
 
 use crate::naive::{self, round_half_up};
 
@@ -51,10 +51,12 @@ proptest! {
 
         let multipliers = [multiplier];
         let requantize = Requantize::new(&multipliers, shift, clamp).unwrap();
-        let term = residual.map_or(0, |(zero_point, multiplier, shift)| {
-            Residual::new(zero_point, multiplier, shift).unwrap().term(shortcut)
+        let addition = residual.map(|(zero_point, multiplier, shift)| {
+            Addition::from(Residual::new(zero_point, multiplier, shift).unwrap())
         });
-        prop_assert_eq!(requantize.apply(sum, multiplier, term), expected);
+        let scaling = requantize.scaling(0).unwrap();
+        let addition = addition.as_ref().map(|addition| (addition, shortcut));
+        prop_assert_eq!(requantize.apply(sum, scaling, addition), expected);
     }
 }
 
@@ -62,7 +64,8 @@ proptest! {
 #[test]
 fn halves_go_up() {
     let requantize = Requantize::new(&[1], 1, Clamp::none(0)).unwrap();
-    let rounded = [5, 3, 1, -1, -3, -5].map(|sum| requantize.apply(sum, 1, 0));
+    let scaling = requantize.scaling(0).unwrap();
+    let rounded = [5, 3, 1, -1, -3, -5].map(|sum| requantize.apply(sum, scaling, None));
     assert_eq!(rounded, [3, 2, 1, 0, -1, -2]);
     assert_eq!([5, 3, 1, -1, -3, -5].map(|sum| round_half_up(sum, 2)), [3, 2, 1, 0, -1, -2]);
 }
@@ -71,8 +74,8 @@ fn halves_go_up() {
 #[test]
 fn a_block_rounds_the_sum_not_its_terms() {
     let requantize = Requantize::new(&[1], 1, Clamp::none(0)).unwrap();
-    let shortcut = Residual::new(0, 1, 0).unwrap();
-    assert_eq!(requantize.apply(1, 1, shortcut.term(1)), 1);
+    let addition = Addition::from(Residual::new(0, 1, 0).unwrap());
+    assert_eq!(requantize.apply(1, requantize.scaling(0).unwrap(), Some((&addition, 1))), 1);
 }
 
 #[test]

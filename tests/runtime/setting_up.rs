@@ -2,7 +2,7 @@
 
 use skipstone::schema::{self, Finish, GlobalAveragePool, Operation, Pool2d};
 use skipstone::stage::Stage;
-use skipstone::{Clamp, Model, Network, NewError, Pooling, Residual, RunError, Shape, Window};
+use skipstone::{Clamp, Model, Network, NewError, Pooling, Residual, RunError, Shape, Softmax, Window};
 use skipstone_tools::blob::{Unplanned, Weights};
 use skipstone_tools::planner::Plan;
 
@@ -84,7 +84,7 @@ fn softmax_in_the_network() {
         (scores.values().to_vec(), scores.probabilities().collect::<Vec<f32>>())
     };
     let (normalized, same) = scores(&network);
-    network.softmax = false;
+    network.softmax = Softmax::None;
     let (raw, probabilities) = scores(&network);
     assert_eq!(bits(&normalized), bits(&probabilities));
     assert_eq!(bits(&normalized), bits(&same));
@@ -100,8 +100,9 @@ fn run_by_hand(network: &Unplanned, plan: &Plan, image: &[u8]) -> (Vec<u32>, Vec
     let mut memory = Memory::new(plan.arena_bytes);
     let mut runner = Network::<64>::new(model, memory.bytes()).unwrap();
     let scores = bits(runner.run(image).unwrap().values());
-    let expected =
-        networks::with_stages(network, |stages: &[Stage<'_>]| networks::expected(stages, false, image));
+    let expected = networks::with_stages(network, |stages: &[Stage<'_>]| {
+        networks::expected(stages, Softmax::None, image)
+    });
     (scores, expected)
 }
 
@@ -117,16 +118,19 @@ fn more_layers_than_sixteen_bits_count() {
         weights: weights.section(&[1i8]),
         bias: weights.section(&[0i32]),
         padding_pixel: weights.section(&[0i8]),
-        multipliers: weights.section(&[1i32 << 29]),
-        shift: 30,
-        clamp: Clamp::none(0),
+        requantize: schema::Requantize {
+            multipliers: weights.section(&[1i32 << 29]),
+            rounding: schema::Rounding::Once { shift: 30 },
+            clamp: Clamp::none(0),
+        },
         scale: 1.0,
     };
     // x / 2 rounded, three times, added to x / 2
-    let residual = Residual { zero_point: 3, multiplier: 1 << 29, shift: 0 };
+    let addition = Residual { zero_point: 3, multiplier: 1 << 29, shift: 0 }.into();
     let block = schema::Block {
         path: [one.clone(), one.clone(), one].into_iter().collect(),
-        residual,
+        addition,
+        scale: 1.0,
         shortcut: schema::Shortcut::Identity,
     };
     let mut operations = vec![Operation::Block(block); BLOCKS];
@@ -177,7 +181,7 @@ fn unplanned(input: Shape, operations: Vec<Operation>, weights: Weights) -> Unpl
     Unplanned {
         name: String::new(),
         input,
-        softmax: false,
+        softmax: Softmax::None,
         labels: Vec::new(),
         names: vec![String::new(); operations.len()],
         operations,

@@ -49,14 +49,14 @@ fn pool2d() {
     }
 }
 
-/// Means of halves, which go up: of -1 and 0 to 0, of -2 and -1 to -1, of 0 and 1 to 1.
+/// Means of halves go away from zero: of -1 and 0 to -1, of -2 and -1 to -2, of 0 and 1 to 1.
 #[test]
-fn means_round_half_up() {
+fn means_round_half_away_from_zero() {
     let window = Window { kernel: [1, 2], stride: [1, 2], padding: [0; 4] };
     let layer = Pool2d::new(Shape::new(1, 8, 1), window, Pooling::Average).unwrap();
     let mut output = [99; 4];
     Windowed::Pool2d(layer).run(&[-1, 0, -2, -1, 0, 1, -128, -127], &mut output).unwrap();
-    assert_eq!(output, [0, -1, 1, -127]);
+    assert_eq!(output, [-1, -2, 1, -128]);
 }
 
 /// Dense layers over H x W x C and global average pooling, to int8 and to scores, with one multiplier for
@@ -101,6 +101,7 @@ fn reductions() {
                 assert_eq!(output, int8.collect::<Vec<i8>>(), "seed {seed}");
                 assert_eq!(scores, vec![9.5; outputs]);
             }
+            Finish::Mean(_) | Finish::RoundedScores { .. } => unreachable!(),
             Finish::Scores(_) => {
                 assert_eq!(scores, real.collect::<Vec<f32>>(), "seed {seed}");
                 assert_eq!(output, vec![99; outputs]);

@@ -7,7 +7,9 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use serde::Serialize;
-use skipstone::{HEADER_BYTES, MAGIC, SECTION_ALIGN, Shape, VERSION, WEIGHTS_ALIGN, checksum, schema};
+use skipstone::{
+    HEADER_BYTES, MAGIC, SECTION_ALIGN, Shape, Softmax, VERSION, WEIGHTS_ALIGN, checksum, schema,
+};
 
 use crate::planner::Plan;
 
@@ -103,8 +105,8 @@ pub struct Unplanned {
     pub name: String,
     /// Shape of an image.
     pub input: Shape,
-    /// Whether the scores are normalized by softmax.
-    pub softmax: bool,
+    /// What normalizes the scores.
+    pub softmax: Softmax,
     /// Class labels; empty or one for each class.
     pub labels: Vec<String>,
     /// Names of the stages.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use anyhow::{Context, bail};
 use rayon::prelude::*;
 use skipstone::stage::Stage;
-use skipstone::{Model, Shape, schema};
+use skipstone::{Addition, Model, Shape, schema};
 
 use crate::blob::Blob;
 use crate::calibrate::calibrate;
@@ -200,16 +200,21 @@ fn compare(float: &[f32], real: impl Iterator<Item = f32>) -> Squares {
 /// class scores.
 pub fn meaning(operation: &schema::Operation) -> Option<(f32, i8)> {
     let finish = |finish: &schema::Finish| match finish {
-        schema::Finish::Requantize { clamp, scale, .. } => Some((*scale, clamp.zero_point)),
-        schema::Finish::Scores { .. } => None,
+        schema::Finish::Requantize { requantize, scale, .. } => Some((*scale, requantize.clamp.zero_point)),
+        schema::Finish::Mean { clamp, scale } => Some((*scale, clamp.zero_point)),
+        schema::Finish::Scores { .. } | schema::Finish::RoundedScores { .. } => None,
     };
     match operation {
-        schema::Operation::Conv2d(layer) => Some((layer.scale, layer.clamp.zero_point)),
+        schema::Operation::Conv2d(layer) => Some((layer.scale, layer.requantize.clamp.zero_point)),
         schema::Operation::Pool2d(_) => None,
         schema::Operation::Dense(layer) => finish(&layer.finish),
         schema::Operation::GlobalAveragePool(layer) => finish(&layer.finish),
         schema::Operation::Block(block) => {
-            block.path.last().map(|layer| (layer.scale, layer.clamp.zero_point))
+            let zero_point = match block.addition {
+                Addition::Fused(_) => block.path.last()?.requantize.clamp.zero_point,
+                Addition::Separate(sum) => sum.clamp.zero_point,
+            };
+            Some((block.scale, zero_point))
         }
     }
 }

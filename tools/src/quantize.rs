@@ -4,7 +4,7 @@
 //! into the weights that read it, so that `acc * weight_scale` is the real sum whatever the input's scale
 //! is; so raw pixels, whose scale and zero point differ by channel, need no case of their own.
 
-use skipstone::{Clamp, Pooling, Residual, Window, schema};
+use skipstone::{Addition, Clamp, Pooling, Residual, Softmax, Window, schema};
 use thiserror::Error;
 
 use crate::blob::{Unplanned, Weights};
@@ -188,8 +188,11 @@ pub fn quantize(network: &FloatNetwork, ranges: &Ranges) -> Result<Unplanned, Qu
     };
     let mut quantizer = Quantizer { ranges, weights: Weights::default() };
     let (mut names, mut operations) = (Vec::new(), Vec::new());
-    let softmax = network.stages.last() == Some(&Stage::Softmax);
-    let stages = network.stages.len() - usize::from(softmax);
+    let softmax = match network.stages.last() {
+        Some(Stage::Softmax) => Softmax::Float,
+        _ => Softmax::None,
+    };
+    let stages = network.stages.len() - usize::from(softmax != Softmax::None);
     for (index, (stage, shapes)) in network.stages.iter().zip(&shapes).take(stages).enumerate() {
         let tensor = |part| TensorId { stage: index, part };
         let output = tensor(Part::Output);
@@ -334,7 +337,6 @@ impl Quantizer<'_> {
         let (scale, clamp, meaning) = self.tensor(tensor, activation, &layer.name)?;
         let ratios: Vec<f64> = parameters.scales.iter().map(|sum| sum / scale).collect();
         let max_shift = shortcut_scale.map_or(MAX_SHIFT, |shortcut| max_shift(shortcut / scale));
-        let (multipliers, shift) = multipliers(&ratios, max_shift);
         let record = schema::Conv2d {
             channels: outputs as u16,
             depthwise,
@@ -342,9 +344,7 @@ impl Quantizer<'_> {
             weights: self.weights.section(&weights),
             bias: self.weights.section(&parameters.bias),
             padding_pixel: self.weights.section(&input.padding_pixel(inputs)),
-            multipliers: self.weights.section(&multipliers),
-            shift,
-            clamp,
+            requantize: self.rounded_once(&ratios, max_shift, clamp).0,
             scale: scale as f32,
         };
         Ok((record, meaning))
@@ -386,10 +386,14 @@ impl Quantizer<'_> {
             // `shapes` has seen two or three
             let _ = path.push(record);
         }
-        let shift = path.last().map_or(1, |record: &schema::Conv2d| record.shift);
+        let shift = match path.last().map(|record: &schema::Conv2d| record.requantize.rounding) {
+            Some(schema::Rounding::Once { shift }) => shift,
+            _ => 1, // not made here
+        };
         let (multiplier, left) = residual(shortcut_scale / meaning.scale[0], shift);
-        let residual = Residual { zero_point, multiplier, shift: left };
-        Ok((schema::Block { path, residual, shortcut }, meaning))
+        let addition = Addition::Fused(Residual { zero_point, multiplier, shift: left });
+        let scale = meaning.scale[0] as f32;
+        Ok((schema::Block { path, addition, shortcut, scale }, meaning))
     }
 
     fn dense(
@@ -426,15 +430,18 @@ impl Quantizer<'_> {
     ) -> Result<(schema::Finish, Meaning), QuantizeError> {
         let (scale, clamp, meaning) = self.tensor(tensor, activation, layer)?;
         let ratios: Vec<f64> = scales.iter().map(|sum| sum / scale).collect();
-        let (multipliers, shift) = multipliers(&ratios, MAX_SHIFT);
-        let finish = schema::Finish::Requantize {
-            multipliers: self.weights.section(&multipliers),
-            count: multipliers.len() as u16,
-            shift,
-            clamp,
-            scale: scale as f32,
-        };
+        let (requantize, count) = self.rounded_once(&ratios, MAX_SHIFT, clamp);
+        let finish = schema::Finish::Requantize { count, requantize, scale: scale as f32 };
         Ok((finish, meaning))
+    }
+
+    /// One rounding by `ratios`, and their number.
+    fn rounded_once(&mut self, ratios: &[f64], max_shift: u8, clamp: Clamp) -> (schema::Requantize, u16) {
+        let (multipliers, shift) = multipliers(ratios, max_shift);
+        let rounding = schema::Rounding::Once { shift };
+        let requantize =
+            schema::Requantize { multipliers: self.weights.section(&multipliers), rounding, clamp };
+        (requantize, multipliers.len() as u16)
     }
 
     /// The finish of a reduction to class scores.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use rayon::prelude::*;
-use skipstone::Model;
+use skipstone::{Model, Softmax};
 use skipstone_tools::blob::Blob;
 use skipstone_tools::data::Dataset;
 use skipstone_tools::float::{Evaluator, Part};
@@ -123,7 +123,9 @@ fn tally(model: &Model<'_>, data: &Dataset, float: Option<&FloatNetwork>, quiet:
                     let scores = network.run(image)?;
                     let logits = float.as_ref().map(|float| float.run(image));
                     let float = match logits {
-                        Some(logits) if model.softmax() => Some(float_probabilities(&logits)),
+                        Some(logits) if model.softmax() != Softmax::None => {
+                            Some(float_probabilities(&logits))
+                        }
                         logits => logits,
                     };
                     let label = data.labels().and_then(|labels| labels.get(index)).copied();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use skipstone::Model;
+use skipstone::{Model, Softmax};
 
 use super::text::{grouped, lines, percent, printable, shortened, table};
 
@@ -140,7 +140,7 @@ impl Evaluation {
                 float_top1: top1(float_correct),
                 float_correct,
                 agreement: percent(tally.agreeing, images),
-                scores: if model.softmax() { "probabilities" } else { "logits" },
+                scores: if model.softmax() != Softmax::None { "probabilities" } else { "logits" },
                 score_rmse: (tally.squared_error / tally.compared.max(1) as f64).sqrt(),
                 score_max_error: tally.max_error,
             }),

@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use skipstone::schema::{self, Operation, Shortcut};
 use skipstone::stage::{self, Stage};
-use skipstone::{Model, Shape, VERSION, Window};
+use skipstone::{Model, Shape, Softmax, VERSION, Window};
 use skipstone_tools::convert::meaning;
 
 use super::host;
@@ -122,7 +122,7 @@ pub(crate) fn report(model: Model<'_>) -> Result<Report> {
         input: model.input(),
         classes: model.classes(),
         labels: model.labels().map(str::to_owned).collect(),
-        softmax: model.softmax(),
+        softmax: model.softmax() != Softmax::None,
         blob_bytes: model.blob_bytes(),
         arena_bytes: model.arena_bytes(),
         arena_bytes_rows: model.arena_bytes_rows(),
