@@ -174,9 +174,16 @@ impl<'a> Block<'a> {
         }
     }
 
-    /// Elements of scratch memory that [`Block::run`] needs: the tensors inside the path.
+    /// Elements of scratch memory that [`Block::run`] needs: the tensors inside the path, and what the
+    /// convolutions' algorithms want.
     pub fn scratch_len(&self) -> usize {
-        self.path.iter().rev().skip(1).map(|layer| layer.output().len()).sum()
+        let tensors: usize = self.path.iter().rev().skip(1).map(|layer| layer.output().len()).sum();
+        let projection = match &self.shortcut {
+            Shortcut::Projection(layer) => Some(layer),
+            _ => None,
+        };
+        let kernels = self.path.iter().chain(projection).map(kernel_scratch_len).max();
+        tensors + kernels.unwrap_or(0)
     }
 
     /// Evaluates the block on a whole tensor, layer by layer.
@@ -193,9 +200,16 @@ impl<'a> Block<'a> {
         let given = scratch.len();
         let scratch = scratch.get_mut(..self.scratch_len());
         let scratch = scratch.ok_or(LayerError::Length { needed: self.scratch_len(), given })?;
+        let tensors = self.path.iter().rev().skip(1).map(|layer| layer.output().len()).sum();
+        let Some((scratch, kernel)) = scratch.split_at_mut_checked(tensors) else {
+            return Err(LayerError::Block);
+        };
+        let kernel = words(kernel);
         match &self.shortcut {
             Shortcut::Identity => output.copy_from_slice(input),
-            Shortcut::Projection(layer) => run_windowed(&Windowed::Conv2d(*layer), None, input, output)?,
+            Shortcut::Projection(layer) => {
+                run_windowed(&Windowed::Conv2d(*layer), None, input, output, kernel)?;
+            }
             Shortcut::Padded(subsample) => {
                 subsample.run(
                     self.input(),
@@ -212,10 +226,10 @@ impl<'a> Block<'a> {
             let Some((to, behind)) = rest.split_at_mut_checked(layer.output().len()) else {
                 return Err(LayerError::Block);
             };
-            run_windowed(&Windowed::Conv2d(*layer), None, from, to)?;
+            run_windowed(&Windowed::Conv2d(*layer), None, from, to, kernel)?;
             (from, rest) = (to, behind);
         }
-        run_windowed(&Windowed::Conv2d(*last), Some(&self.addition), from, output)
+        run_windowed(&Windowed::Conv2d(*last), Some(&self.addition), from, output, kernel)
     }
 }
 
@@ -244,12 +258,24 @@ impl Subsample {
 }
 
 impl Windowed<'_> {
+    /// Elements of scratch memory that [`Windowed::run`] needs, for the layer's algorithm.
+    pub fn scratch_len(&self) -> usize {
+        match self {
+            Windowed::Conv2d(layer) => kernel_scratch_len(layer),
+            Windowed::Pool2d(_) => 0,
+        }
+    }
+
     /// Evaluates the layer on a whole tensor.
     ///
     /// # Errors
-    /// [`LayerError::Length`] where `input` or `output` have the wrong length.
-    pub fn run(&self, input: &[i8], output: &mut [i8]) -> Result<(), LayerError> {
-        run_windowed(self, None, input, output)
+    /// [`LayerError::Length`] where `input`, `output` or `scratch` ([`Windowed::scratch_len`]) have the
+    /// wrong length (a longer `scratch` serves).
+    pub fn run(&self, input: &[i8], scratch: &mut [i8], output: &mut [i8]) -> Result<(), LayerError> {
+        if scratch.len() < self.scratch_len() {
+            return Err(LayerError::Length { needed: self.scratch_len(), given: scratch.len() });
+        }
+        run_windowed(self, None, input, output, words(scratch))
     }
 }
 
@@ -279,10 +305,11 @@ impl Reduction<'_> {
             false => (sums.len(), output.len()),
         };
         check_length(given, needed)?;
+        let (mut output, mut scores) = (output.iter_mut(), scores.iter_mut());
         for (index, sum) in sums.iter().enumerate() {
             match self.finished(index, *sum) {
-                Finished::Value(value) => output.iter_mut().nth(index).into_iter().for_each(|y| *y = value),
-                Finished::Score(score) => scores.iter_mut().nth(index).into_iter().for_each(|y| *y = score),
+                Finished::Value(value) => output.next().into_iter().for_each(|y| *y = value),
+                Finished::Score(score) => scores.next().into_iter().for_each(|y| *y = score),
             }
         }
         Ok(())
@@ -309,11 +336,25 @@ impl Reduction<'_> {
     }
 }
 
+/// Elements that hold a convolution's scratch memory, one row at a time, wherever they begin.
+fn kernel_scratch_len(layer: &Conv2d<'_>) -> usize {
+    match layer.scratch_bytes(1) {
+        0 => 0,
+        bytes => bytes + 3,
+    }
+}
+
+/// The whole words among bytes.
+fn words(bytes: &mut [i8]) -> &mut [u32] {
+    bytemuck::pod_align_to_mut(bytes).1
+}
+
 fn run_windowed(
     layer: &Windowed<'_>,
     addition: Option<&Addition>,
     input: &[i8],
     output: &mut [i8],
+    scratch: &mut [u32],
 ) -> Result<(), LayerError> {
     let (from, to, window) = (layer.input(), layer.output(), layer.window());
     check_length(input.len(), from.len())?;
@@ -327,7 +368,7 @@ fn run_windowed(
             }
         }
         let rows = rows.get(..usize::from(window.kernel[0])).unwrap_or_default();
-        run_strip(layer, addition, rows, &mut [output]);
+        run_strip(layer, addition, rows, &mut [output], scratch);
     }
     Ok(())
 }
@@ -338,9 +379,10 @@ pub(crate) fn run_strip(
     addition: Option<&Addition>,
     input: &[&[i8]],
     output: &mut [&mut [i8]],
+    scratch: &mut [u32],
 ) {
     match layer {
-        Windowed::Conv2d(layer) => kernels::conv2d(layer, addition, input, output),
+        Windowed::Conv2d(layer) => kernels::conv2d(layer, addition, input, output, scratch),
         Windowed::Pool2d(layer) => kernels::pool2d(layer, input, output),
     }
 }

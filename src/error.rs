@@ -23,6 +23,9 @@ pub enum LayerError {
         /// Output channel.
         channel: usize,
     },
+    /// The algorithm does not serve the layer's window, channels or biases, or its weights do not lie at
+    /// a multiple of 4.
+    Algorithm,
     /// A block has fewer than two or more than three convolutions, or their shapes do not follow
     /// each other, or its shortcut does not have the shape of its output.
     Block,
@@ -38,6 +41,9 @@ impl fmt::Display for LayerError {
             LayerError::Requantization => f.write_str("a multiplier, shift, zero point, clamp or scale is out of range"),
             LayerError::Accumulator { channel } => {
                 write!(f, "the sum of output channel {channel} could leave 32 bits")
+            }
+            LayerError::Algorithm => {
+                f.write_str("the algorithm does not serve the window, channels or biases, or weights are not aligned")
             }
             LayerError::Block => f.write_str(
                 "a block needs two or three convolutions that follow each other and a shortcut of its output's shape",

@@ -8,6 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::LayerError;
+use crate::kernels;
 use crate::quantization::{Clamp, Requantize};
 use crate::shape::{Shape, Window};
 
@@ -37,6 +38,23 @@ fn check_per_output(given: usize, outputs: usize) -> Result<(), LayerError> {
     if given == 1 { Ok(()) } else { check_length(given, outputs) }
 }
 
+/// How a convolution is computed. Every way gives the same bits; they differ in speed, flash and RAM, and
+/// in how the weights lie in flash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Algorithm {
+    /// The obvious loops; weights OHWI, of a depthwise convolution HWC.
+    Reference,
+    /// Four pixels and two channels at a time; weights as [`pack_weights`](crate::pack_weights) packs them, of a
+    /// depthwise convolution HWC.
+    Direct,
+    /// Winograd's way, 3x3 windows of stride 1 or 2; weights transformed beforehand
+    /// ([`transform_weights`](crate::transform_weights)), 16/9 or 25/9 times as many, of 16 bits.
+    Winograd,
+    /// Winograd's way; weights OHWI, transformed at run time in scratch memory.
+    WinogradAtRunTime,
+}
+
 /// Convolution, full or depthwise; batch norm is folded into weights and bias, the activation is the
 /// clamp of its requantization.
 #[derive(Debug, Clone, Copy)]
@@ -45,6 +63,8 @@ pub struct Conv2d<'a> {
     pub(crate) output: Shape,
     pub(crate) window: Window,
     pub(crate) depthwise: bool,
+    pub(crate) algorithm: Algorithm,
+    /// As the algorithm wants them, words as bytes.
     pub(crate) weights: &'a [i8],
     pub(crate) bias: &'a [i32],
     pub(crate) padding_pixel: &'a [i8],
@@ -70,11 +90,28 @@ impl<'a> Conv2d<'a> {
         padding_pixel: &'a [i8],
         requantize: Requantize<'a>,
     ) -> Result<Self, LayerError> {
+        Self::with_algorithm(input, window, Algorithm::Reference, weights, bias, padding_pixel, requantize)
+    }
+
+    /// As [`Conv2d::new`], computed in another way, with `weights` as [`Algorithm`] says, words as bytes.
+    ///
+    /// # Errors
+    /// As [`Conv2d::new`], and [`LayerError::Algorithm`] where the algorithm does not serve this window,
+    /// these channels or biases, or words do not lie at multiples of 4.
+    pub fn with_algorithm(
+        input: Shape,
+        window: Window,
+        algorithm: Algorithm,
+        weights: &'a [i8],
+        bias: &'a [i32],
+        padding_pixel: &'a [i8],
+        requantize: Requantize<'a>,
+    ) -> Result<Self, LayerError> {
         let channels = u16::try_from(bias.len()).map_err(|_| LayerError::Geometry)?;
         let output = window.output(input, channels).ok_or(LayerError::Geometry)?;
-        let layer =
-            Conv2d { input, output, window, depthwise: false, weights, bias, padding_pixel, requantize };
-        layer.check(window.positions() * usize::from(input.channels))
+        let depthwise = false;
+        Conv2d { input, output, window, depthwise, algorithm, weights, bias, padding_pixel, requantize }
+            .check()
     }
 
     /// A depthwise convolution over `input`, every channel of which has a kernel of its own: as
@@ -90,17 +127,38 @@ impl<'a> Conv2d<'a> {
         padding_pixel: &'a [i8],
         requantize: Requantize<'a>,
     ) -> Result<Self, LayerError> {
-        let output = window.output(input, input.channels).ok_or(LayerError::Geometry)?;
-        let layer =
-            Conv2d { input, output, window, depthwise: true, weights, bias, padding_pixel, requantize };
-        layer.check(window.positions())
+        Self::depthwise_with(input, window, Algorithm::Reference, weights, bias, padding_pixel, requantize)
     }
 
-    /// The parameters fit the shapes, and no sum of `taps` products and a bias can leave 32 bits.
-    fn check(self, taps: usize) -> Result<Self, LayerError> {
+    /// As [`Conv2d::depthwise`], computed in another way: [`Algorithm::Direct`], with the same weights.
+    ///
+    /// # Errors
+    /// As [`Conv2d::with_algorithm`].
+    pub fn depthwise_with(
+        input: Shape,
+        window: Window,
+        algorithm: Algorithm,
+        weights: &'a [i8],
+        bias: &'a [i32],
+        padding_pixel: &'a [i8],
+        requantize: Requantize<'a>,
+    ) -> Result<Self, LayerError> {
+        let output = window.output(input, input.channels).ok_or(LayerError::Geometry)?;
+        let depthwise = true;
+        Conv2d { input, output, window, depthwise, algorithm, weights, bias, padding_pixel, requantize }
+            .check()
+    }
+
+    /// The parameters fit the shapes and the algorithm, and no sum can leave 32 bits.
+    fn check(self) -> Result<Self, LayerError> {
         let channels = usize::from(self.output.channels);
+        let taps = self.taps();
         check_length(self.bias.len(), channels)?;
-        check_length(self.weights.len(), taps.saturating_mul(channels))?;
+        let bytes = kernels::weight_bytes(&self.window, self.input, channels, self.depthwise, self.algorithm);
+        check_length(self.weights.len(), bytes)?;
+        if !kernels::serves(&self) {
+            return Err(LayerError::Algorithm);
+        }
         check_length(self.padding_pixel.len(), usize::from(self.input.channels))?;
         check_length(self.requantize.multipliers().len(), channels)?;
         check_accumulators(self.bias, taps)?;
@@ -124,7 +182,35 @@ impl<'a> Conv2d<'a> {
 
     /// Multiply-accumulate operations for one image, padded positions included.
     pub const fn macs(&self) -> u64 {
-        (self.output.height as u64) * (self.output.width as u64) * (self.weights.len() as u64)
+        let positions = (self.output.height as u64) * (self.output.width as u64);
+        positions * self.output.channels as u64 * self.taps() as u64
+    }
+
+    /// Bytes of the weights of a convolution over `input` with `outputs` output channels.
+    pub fn weight_bytes(
+        window: &Window,
+        input: Shape,
+        outputs: u16,
+        depthwise: bool,
+        algorithm: Algorithm,
+    ) -> usize {
+        kernels::weight_bytes(window, input, outputs.into(), depthwise, algorithm)
+    }
+
+    /// How the layer is computed.
+    pub const fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    /// Products of a sum.
+    const fn taps(&self) -> usize {
+        let channels = if self.depthwise { 1 } else { self.input.channels as usize };
+        self.window.positions() * channels
+    }
+
+    /// Bytes of scratch memory, a multiple of 4, for a strip of `strip` rows.
+    pub fn scratch_bytes(&self, strip: u8) -> usize {
+        kernels::scratch_bytes(self, usize::from(strip))
     }
 }
 

@@ -79,9 +79,8 @@ pub struct Model<'a> {
     weights: &'a [u8],
     blob_bytes: usize,
     classes: u16,
-    /// Layers, and rows of their outputs, of the whole network.
+    /// Layers of the whole network.
     layers: usize,
-    rows: usize,
 }
 
 impl<'a> Model<'a> {
@@ -126,8 +125,7 @@ impl<'a> Model<'a> {
 
         let (manifest, stages) = postcard::take_from_bytes::<schema::Manifest<'_>>(manifest_bytes)
             .map_err(|_| ParseError::Manifest)?;
-        let mut model =
-            Model { manifest, stages, weights, blob_bytes: total, classes: 0, layers: 0, rows: 0 };
+        let mut model = Model { manifest, stages, weights, blob_bytes: total, classes: 0, layers: 0 };
         model.check()?;
         Ok(model)
     }
@@ -143,7 +141,7 @@ impl<'a> Model<'a> {
         }
         let mut stages = self.stages();
         let (mut scores, mut misplaced) = (false, None);
-        let (mut index, mut classes, mut layers, mut rows) = (0, 0, 0usize, 0usize);
+        let (mut index, mut classes, mut layers) = (0, 0, 0usize);
         while let Some(outcome) = stages.visit(&mut |_, stage| {
             if scores {
                 misplaced = misplaced.or(Some(index));
@@ -151,10 +149,7 @@ impl<'a> Model<'a> {
             index += 1;
             scores = stage.gives_scores();
             classes = stage.output().channels;
-            stage.each_layer(0, 1, 0, &mut |layer| {
-                layers += 1;
-                rows = rows.saturating_add(usize::from(layer.node.output.rows));
-            });
+            stage.each_layer(0, 1, &mut |_| layers += 1);
         }) {
             outcome?;
         }
@@ -164,7 +159,7 @@ impl<'a> Model<'a> {
         if !stages.rest.is_empty() {
             return Err(ParseError::Manifest);
         }
-        (self.classes, self.layers, self.rows) = (classes, layers, rows);
+        (self.classes, self.layers) = (classes, layers);
         for frame in [false, true] {
             let plan = self.memory_plan(frame).ok_or(ParseError::Plan)?;
             let stages: usize = plan.segments.iter().map(|stages| usize::from(*stages)).sum();
@@ -243,11 +238,9 @@ impl<'a> Model<'a> {
     /// has changed since it was parsed.
     pub fn memory_plan(&self, frame: bool) -> Option<Plan<'a>> {
         let plan = if frame { self.manifest.frame } else { self.manifest.rows };
-        // a frame is contiguous: its first row's entry stands for all
-        let input_rows = if frame { 1 } else { usize::from(self.manifest.input.height) };
         Some(Plan {
             arena_bytes: usize::try_from(plan.arena_bytes).ok()?,
-            rows: section(self.weights, plan.rows, input_rows.saturating_add(self.rows))?,
+            rows: section(self.weights, plan.rows, usize::try_from(plan.row_count).ok()?)?,
             strips: section(self.weights, plan.strips, self.layers)?,
             segments: section(self.weights, plan.segments, usize::from(plan.segment_count))?,
         })
@@ -404,16 +397,17 @@ impl<'a> Resolver<'a> {
 
     fn conv2d(&self, record: &schema::Conv2d, input: Shape) -> Result<Conv2d<'a>, Unresolved> {
         let channels = usize::from(record.channels);
-        let input_channels = usize::from(input.channels);
-        let products = record.window.positions() * if record.depthwise { 1 } else { input_channels };
         let requantize = self.requantize(&record.requantize, channels);
-        let new = if record.depthwise { Conv2d::depthwise } else { Conv2d::new };
+        let new = if record.depthwise { Conv2d::depthwise_with } else { Conv2d::with_algorithm };
+        let bytes =
+            Conv2d::weight_bytes(&record.window, input, record.channels, record.depthwise, record.algorithm);
         let layer = new(
             input,
             record.window,
-            self.section(record.weights, products.saturating_mul(channels))?,
+            record.algorithm,
+            self.section(record.weights, bytes)?,
             self.section(record.bias, channels)?,
-            self.section(record.padding_pixel, input_channels)?,
+            self.section(record.padding_pixel, usize::from(input.channels))?,
             requantize?,
         )?;
         Ok(layer)

@@ -241,12 +241,12 @@ impl<'a, const TENSORS: usize> Executor<'a, TENSORS> {
             let mut outcome = Ok(());
             let next = nodes.len() as u16 + 1;
             let visited = stages.visit(&mut |_, stage| {
-                stage.each_layer(input, next, *rows, &mut |layer| {
+                stage.each_layer(input, next, &mut |layer| {
                     outcome = outcome.and_then(|()| {
-                        let mut node = layer.node;
-                        node.strip = plan.strips.get(*layers).copied().ok_or(NewError::Changed)?;
+                        let strip = plan.strips.get(*layers).copied().ok_or(NewError::Changed)?;
+                        let node = layer.place(strip, *rows);
                         *layers += 1;
-                        *rows = node.output.base.saturating_add(u32::from(node.output.rows));
+                        *rows = rows.saturating_add(node.entries());
                         nodes.push(node).map_err(|_| full)?;
                         operations.push(layer.operation).map_err(|_| full)
                     });
@@ -338,9 +338,13 @@ impl Memory<'_> {
     ) -> Option<()> {
         let input = self.segment.tensor(node.reads);
         let row_len = layer.input().row_len();
-        let mut ranges = [const { 0..0 }; MAX_STEP_ROWS];
+        let mut ranges = [const { 0..0 }; MAX_STEP_ROWS + 1];
         let count = usize::from(step.count);
-        let (outputs, inputs) = ranges.split_at_mut_checked(count)?;
+        let [scratch, rows @ ..] = &mut ranges;
+        if let Some(tensor) = node.scratch(step.first) {
+            *scratch = self.plan.row(tensor, 0)?;
+        }
+        let (outputs, inputs) = rows.split_at_mut_checked(count)?;
         for (range, row) in outputs.iter_mut().zip(step.first..) {
             *range = self.plan.row(node.output, row)?;
         }
@@ -353,7 +357,8 @@ impl Memory<'_> {
                 *range = start..start + row_len;
             }
         }
-        let rows = self.arena.get_disjoint_mut(ranges).ok()?;
+        let [scratch, rows @ ..] = self.arena.get_disjoint_mut(ranges).ok()?;
+        let scratch = bytemuck::try_cast_slice_mut(scratch).ok()?;
         let mut output = Vec::<&mut [i8], MAX_STEP_ROWS>::new();
         let mut input = Vec::<&[i8], MAX_STEP_ROWS>::new();
         for (index, row) in rows.into_iter().enumerate() {
@@ -363,7 +368,7 @@ impl Memory<'_> {
                 input.push(bytemuck::cast_slice(row)).ok()?;
             }
         }
-        run_strip(layer, addition, input.get(..reads)?, &mut output);
+        run_strip(layer, addition, input.get(..reads)?, &mut output, scratch);
         Some(())
     }
 

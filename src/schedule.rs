@@ -47,9 +47,32 @@ pub struct Node {
     pub strip: u8,
     /// The input is taken row by row into one output row, complete after the last.
     pub reduction: bool,
+    /// Bytes of scratch memory that each step uses; it has an entry of its own in the row table, behind
+    /// the output's rows, for each step.
+    pub scratch_bytes: u32,
 }
 
 impl Node {
+    /// Entries in the row table: the output's rows, and the scratch memory of each step.
+    pub fn entries(&self) -> u32 {
+        u32::from(self.output.rows) + u32::from(self.scratch_entries())
+    }
+
+    /// Steps that have scratch memory.
+    pub fn scratch_entries(&self) -> u16 {
+        let steps = self.output.rows.div_ceil(u16::from(self.strip).max(1));
+        if self.scratch_bytes == 0 { 0 } else { steps }
+    }
+
+    /// The scratch memory of the step that makes the rows from `first` on, as a tensor with one row;
+    /// `None` where none is used.
+    pub fn scratch(&self, first: u16) -> Option<Tensor> {
+        let step = u32::from(first.checked_div(u16::from(self.strip))?);
+        let base = self.output.base.saturating_add(u32::from(self.output.rows)).saturating_add(step);
+        let scratch = Tensor { rows: 1, row_bytes: self.scratch_bytes, base, contiguous: false };
+        (self.scratch_bytes > 0).then_some(scratch)
+    }
+
     /// Rows that its steps make altogether (of a reduction: input rows that they take).
     pub const fn steps(&self) -> u16 {
         if self.reduction { self.input_rows } else { self.output.rows }

@@ -7,7 +7,7 @@ use heapless::Vec;
 use serde::{Deserialize, Serialize};
 
 use crate::block::{MAX_PATH, Subsample};
-use crate::layer::Pooling;
+use crate::layer::{Algorithm, Pooling};
 use crate::quantization::{Addition, Clamp};
 use crate::scores::Softmax;
 use crate::shape::{Shape, Window};
@@ -38,8 +38,11 @@ pub struct Manifest<'a> {
 pub struct Plan {
     /// Bytes of the arena.
     pub arena_bytes: u32,
-    /// Offset of the row table: a u16 for each row of each tensor, the input's first.
+    /// Offset of the row table: a u16 for each row of each tensor, the input's first, and for the scratch
+    /// memory of each step behind its tensor's rows.
     pub rows: u32,
+    /// Entries of the row table.
+    pub row_count: u32,
     /// Offset of the strip heights: a u8 for each layer.
     pub strips: u32,
     /// Offset of the segments: a u8 for each segment, its number of stages.
@@ -80,9 +83,11 @@ pub struct Conv2d {
     pub channels: u16,
     /// A kernel for each channel.
     pub depthwise: bool,
+    /// How it is computed, and so how its weights lie.
+    pub algorithm: Algorithm,
     /// Kernel, stride, padding.
     pub window: Window,
-    /// Offset of the weights: i8, OHWI; HWC when depthwise.
+    /// Offset of the weights, as the algorithm wants them.
     pub weights: u32,
     /// Offset of the biases: i32 for each output channel.
     pub bias: u32,

@@ -79,37 +79,32 @@ impl<'a> Stage<'a> {
     /// Multiply-accumulate operations for one image, padded positions included.
     pub fn macs(&self) -> u64 {
         let mut macs = 0;
-        self.each_layer(0, 1, 0, &mut |layer| macs += layer.macs());
+        self.each_layer(0, 1, &mut |layer| macs += layer.macs());
         macs
     }
 
     /// Bytes of weights, without biases and multipliers.
     pub fn weight_bytes(&self) -> usize {
         let mut bytes = 0;
-        self.each_layer(0, 1, 0, &mut |layer| bytes += layer.weights().len());
+        self.each_layer(0, 1, &mut |layer| bytes += layer.weights().len());
         bytes
     }
 
     /// The layers that the stage comes apart into, as [`Stage::each_layer`] gives them.
-    pub fn layers(&self, input: u16, next: u16, base: u32) -> impl Iterator<Item = Layer<'a>> + use<'a> {
+    pub fn layers(&self, input: u16, next: u16) -> impl Iterator<Item = Layer<'a>> + use<'a> {
         let mut layers = heapless::Vec::<Layer<'a>, MAX_LAYERS>::new();
-        self.each_layer(input, next, base, &mut |layer| {
+        self.each_layer(input, next, &mut |layer| {
             let _ = layers.push(layer); // it has room for the longest stage
         });
         layers.into_iter()
     }
 
-    /// Calls `take` with the layers that the stage comes apart into, each after those that it reads.
+    /// Calls `push` with the layers that the stage comes apart into, each after those that it reads.
     ///
     /// The stage reads tensor `input` of its segment; its layers' outputs are tensors `next`,
-    /// `next + 1`, ... , whose rows stand in the row table from `base` on.
-    pub fn each_layer(&self, input: u16, next: u16, base: u32, take: &mut dyn FnMut(Layer<'a>)) {
-        let mut base = base;
-        let mut push = |mut layer: Layer<'a>| {
-            layer.node.output.base = base;
-            base = base.saturating_add(u32::from(layer.node.output.rows));
-            take(layer);
-        };
+    /// `next + 1`, ... Where their rows stand in the row table is left open, strips are single rows:
+    /// [`Layer::place`] says otherwise.
+    pub fn each_layer(&self, input: u16, next: u16, push: &mut dyn FnMut(Layer<'a>)) {
         let block = match self {
             Stage::Windowed(layer) => return push(windowed(*layer, input)),
             Stage::Reduction(layer) => return push(reduction(*layer, input)),
@@ -142,6 +137,19 @@ impl<'a> Stage<'a> {
 }
 
 impl<'a> Layer<'a> {
+    /// The layer's node with strips of `strip` rows, its rows standing in the row table from `base` on.
+    pub fn place(&self, strip: u8, base: u32) -> Node {
+        let mut node = self.node;
+        (node.strip, node.output.base) = (strip, base);
+        let scratch = match self.operation {
+            Operation::Windowed(Windowed::Conv2d(layer))
+            | Operation::Addition(Windowed::Conv2d(layer), _) => layer.scratch_bytes(strip),
+            _ => 0,
+        };
+        node.scratch_bytes = u32::try_from(scratch).unwrap_or(u32::MAX);
+        node
+    }
+
     /// Multiply-accumulate operations for one image, padded positions included.
     pub fn macs(&self) -> u64 {
         match self.operation {
@@ -178,6 +186,7 @@ fn windowed(layer: Windowed<'_>, reads: u16) -> Layer<'_> {
         },
         strip: 1,
         reduction: false,
+        scratch_bytes: 0,
     };
     Layer { node, operation: Operation::Windowed(layer) }
 }
@@ -192,6 +201,7 @@ fn reduction(layer: Reduction<'_>, reads: u16) -> Layer<'_> {
         output: Tensor { rows: 1, row_bytes: 4 * u32::from(layer.outputs()), base: 0, contiguous: false },
         strip: 1,
         reduction: true,
+        scratch_bytes: 0,
     };
     Layer { node, operation: Operation::Reduction(layer) }
 }

@@ -3,7 +3,7 @@
 use std::vec;
 use std::vec::Vec;
 
-use crate::layer::{Conv2d, Dense, Finish, GlobalAveragePool, Pool2d, Pooling};
+use crate::layer::{Algorithm, Conv2d, Dense, Finish, GlobalAveragePool, Pool2d, Pooling};
 use crate::quantization::{Addition, Clamp, Requantize, Residual};
 use crate::shape::{Shape, Window};
 
@@ -27,16 +27,24 @@ type Output<'r> = [&'r mut [i8]];
 
 /// What a backend exports.
 struct Backend {
-    conv2d: fn(&Conv2d<'_>, Option<&Addition>, &Input<'_>, &mut Output<'_>),
+    /// How it computes convolutions, where that serves.
+    algorithms: &'static [Algorithm],
     pool2d: fn(&Pool2d, &Input<'_>, &mut Output<'_>),
     dense: fn(&Dense<'_>, u16, &[i8], &mut [i32]),
     global_average_pool: fn(&GlobalAveragePool<'_>, &[i8], &mut [i32]),
 }
 
 const REFERENCE: Backend = Backend {
-    conv2d: super::reference::conv2d,
+    algorithms: &[Algorithm::Reference],
     pool2d: super::reference::pool2d,
     dense: super::reference::dense,
+    global_average_pool: super::reference::global_average_pool,
+};
+
+const DSP: Backend = Backend {
+    algorithms: &[Algorithm::Direct, Algorithm::Winograd, Algorithm::WinogradAtRunTime],
+    pool2d: super::reference::pool2d,
+    dense: super::dsp::dense,
     global_average_pool: super::reference::global_average_pool,
 };
 
@@ -65,6 +73,26 @@ fn reference_at_the_ends_of_32_bits() {
     check_extreme_sums(&REFERENCE);
 }
 
+#[test]
+fn dsp_conv2d() {
+    check_conv2d(&DSP);
+}
+
+#[test]
+fn dsp_winograd() {
+    check_winograd(&DSP);
+}
+
+#[test]
+fn dsp_dense() {
+    check_dense(&DSP);
+}
+
+#[test]
+fn dsp_at_the_ends_of_32_bits() {
+    check_extreme_sums(&DSP);
+}
+
 /// Every kernel size, full and depthwise, with and without residual; strips of one to four rows.
 fn check_conv2d(backend: &Backend) {
     for (seed, kernel) in each_kernel(60) {
@@ -81,24 +109,103 @@ fn check_conv2d(backend: &Backend) {
 
         let expected = layer.run(&input, residual.as_ref().map(|residual| (residual, &before)));
 
-        let requantize = requantize(&layer.requantize);
-        let new = if layer.depthwise { Conv2d::depthwise } else { Conv2d::new };
-        let checked = new(
-            shape(&input),
-            windowed(&window),
-            &layer.weights,
-            &layer.bias,
-            &layer.padding_pixel,
-            requantize,
-        );
-        let checked = checked.unwrap();
-        assert_eq!(checked.output(), shape(&expected));
-        let residual = residual.map(|r| Residual::new(r.zero_point, r.multiplier, r.shift).unwrap().into());
-        let run: Strip<'_> = &|input, output| (backend.conv2d)(&checked, residual.as_ref(), input, output);
-        for strip in 1..=4 {
-            let output = by_strips(&window, &input, before.clone(), strip, run);
-            assert_eq!(output, expected, "seed {seed}, strips of {strip}: {layer:?} over {input:?}");
+        check_layer(backend, &layer, &input, residual.as_ref(), &before, &expected, seed);
+    }
+}
+
+/// 3x3 windows of stride 1 and 2, channels in sixteens, values at the ends of their range.
+fn check_winograd(backend: &Backend) {
+    for seed in 0..400 {
+        let random = &mut Random::new(seed);
+        let mut window = layers::window(random, [3; 2]);
+        window.stride = [random.size(1, 2); 2];
+        let (channels, outputs) = (16 * random.size(1, 3), 2 * random.size(1, 3));
+        let mut layer = layers::conv2d(random, window, false, channels, outputs);
+        // four times the sum must keep to 32 bits
+        layer.bias.iter_mut().for_each(|bias| *bias /= 8);
+        let mut input = layers::input(random, &window, channels);
+        match random.size(0, 4) {
+            0 => layer.weights.fill(-127),
+            1 => layer.weights.iter_mut().for_each(|weight| *weight = if *weight > 0 { 127 } else { -127 }),
+            _ => {}
         }
+        match random.size(0, 4) {
+            0 => input.values.fill(-128),
+            1 => input.values.iter_mut().for_each(|value| *value = if *value > 0 { 127 } else { -128 }),
+            _ => {}
+        }
+        let [height, width] = window.output(&input).unwrap();
+        let before = Tensor::new(height, width, outputs, random.int8s(height * width * outputs));
+        let residual = random.one_in(2).then(|| layers::residual(random, layer.requantize.shift));
+        let expected = layer.run(&input, residual.as_ref().map(|residual| (residual, &before)));
+        let tried = check_layer(backend, &layer, &input, residual.as_ref(), &before, &expected, seed);
+        assert_eq!(tried, 3, "Winograd serves this layer: {window:?}, {channels} channels");
+    }
+}
+
+/// All of a backend's algorithms that serve a layer, in strips of one to six rows; returns their number.
+fn check_layer(
+    backend: &Backend,
+    layer: &naive::Conv2d,
+    input: &Tensor,
+    residual: Option<&naive::Residual>,
+    before: &Tensor,
+    expected: &Tensor,
+    seed: u64,
+) -> usize {
+    let addition: Option<Addition> =
+        residual.map(|r| Residual::new(r.zero_point, r.multiplier, r.shift).unwrap().into());
+    let (window, outputs) = (windowed(&layer.window), layer.bias.len());
+    let requantize = requantize(&layer.requantize);
+    let mut tried = 0;
+    for algorithm in backend.algorithms {
+        let weights = prepared(*algorithm, layer, &window, input.channels);
+        let (bias, pixel) = (&layer.bias, &layer.padding_pixel);
+        let bytes = Conv2d::weight_bytes(&window, shape(input), outputs as u16, layer.depthwise, *algorithm);
+        let weights = bytemuck::cast_slice(&weights).get(..bytes).unwrap_or_default();
+        let new = if layer.depthwise { Conv2d::depthwise_with } else { Conv2d::with_algorithm };
+        let checked = new(shape(input), window, *algorithm, weights, bias, pixel, requantize);
+        let Ok(checked) = checked else {
+            assert!(!matches!(algorithm, Algorithm::Reference | Algorithm::Direct), "{checked:?}");
+            continue;
+        };
+        tried += 1;
+        assert_eq!((checked.output(), checked.output().channels), (shape(expected), outputs as u16));
+        for strip in 1..=6 {
+            let run: Strip<'_> = &|input, output| {
+                let mut scratch = vec![0xA5A5_A5A5; checked.scratch_bytes(output.len() as u8) / 4];
+                super::conv2d(&checked, addition.as_ref(), input, output, &mut scratch);
+            };
+            let output = by_strips(&layer.window, input, before.clone(), strip, run);
+            assert_eq!(
+                output, *expected,
+                "seed {seed}, {algorithm:?}, strips of {strip}: {layer:?} over {input:?}"
+            );
+        }
+    }
+    tried
+}
+
+/// A layer's weights as an algorithm wants them, aligned.
+fn prepared(algorithm: Algorithm, layer: &naive::Conv2d, window: &Window, channels: usize) -> Vec<u32> {
+    let words = |bytes: &[i8]| {
+        let mut words = vec![0u32; bytes.len().div_ceil(4)];
+        bytemuck::cast_slice_mut::<u32, i8>(&mut words)[..bytes.len()].copy_from_slice(bytes);
+        words
+    };
+    let outputs = layer.bias.len();
+    match algorithm {
+        Algorithm::Direct if !layer.depthwise => {
+            let mut packed = vec![0; super::dsp::direct::weight_words(window, channels, outputs)];
+            super::dsp::direct::pack(&layer.weights, window, channels, &mut packed);
+            packed
+        }
+        Algorithm::Winograd => {
+            let mut transformed = vec![0; super::dsp::winograd::weight_words(window, channels, outputs)];
+            super::dsp::winograd::transform_weights(&layer.weights, window, channels, &mut transformed);
+            transformed
+        }
+        _ => words(&layer.weights),
     }
 }
 
@@ -189,17 +296,7 @@ fn check_extreme_sums(backend: &Backend) {
             for shortcut in [i8::MIN, i8::MAX] {
                 let before = Tensor::new(1, 1, 1, vec![shortcut]);
                 let expected = layer.run(&input, Some((&residual, &before)));
-                let requantize = requantize(&layer.requantize);
-                let window = windowed(&window);
-                let pixel = &layer.padding_pixel;
-                let checked =
-                    Conv2d::new(shape(&input), window, &layer.weights, &layer.bias, pixel, requantize);
-                let checked = checked.unwrap();
-                let residual = Residual::new(i8::MAX, i32::MAX, 20).unwrap().into();
-                let run: Strip<'_> =
-                    &|input, output| (backend.conv2d)(&checked, Some(&residual), input, output);
-                let output = by_strips(&layer.window, &input, before, 1, run);
-                assert_eq!(output, expected, "{layer:?}, shortcut {shortcut}");
+                check_layer(backend, &layer, &input, Some(&residual), &before, &expected, 0);
             }
         }
     }

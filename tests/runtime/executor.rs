@@ -18,7 +18,7 @@ fn plans_of_the_planner() {
     for seed in 0..100 {
         let network = networks::network(seed);
         networks::with_stages(&network, |stages| {
-            let longest = stages.iter().map(|stage| stage.layers(0, 1, 0).count()).max().unwrap();
+            let longest = stages.iter().map(|stage| stage.layers(0, 1).count()).max().unwrap();
             for max_tensors in [TENSORS, longest + 1, longest + 2] {
                 let plan = |frame| planner::plan(stages, network.input, frame, max_tensors).unwrap();
                 let (rows, frame) = (plan(false), plan(true));
@@ -101,7 +101,7 @@ fn rows_needed(stages: &[Stage<'_>], input: Shape, plan: &Plan) -> usize {
     for stage in &stages[..usize::from(plan.segments[0])] {
         // a stage's tensor 0 is the output of the layer before it
         let before = layers.len() as u16;
-        layers.extend(stage.layers(0, 1, 0).map(|mut layer| {
+        layers.extend(stage.layers(0, 1).map(|mut layer| {
             layer.node.reads += before;
             if let Some(shortcut) = &mut layer.node.shortcut {
                 shortcut.tensor += before;
@@ -135,7 +135,7 @@ fn longest_segment(stages: &[Stage<'_>], plan: &Plan) -> usize {
     let mut rest = stages.iter();
     let tensors = plan.segments.iter().map(|count| {
         let segment = rest.by_ref().take(usize::from(*count));
-        1 + segment.map(|stage| stage.layers(0, 1, 0).count()).sum::<usize>()
+        1 + segment.map(|stage| stage.layers(0, 1).count()).sum::<usize>()
     });
     tensors.max().unwrap()
 }
@@ -154,7 +154,7 @@ pub(crate) fn segments(stages: usize, cuts: u32) -> Vec<usize> {
 
 /// A strip height for each layer, of those that a step can hold.
 pub(crate) fn random_strips(random: &mut Random, stages: &[Stage<'_>]) -> Vec<u8> {
-    let layers = stages.iter().flat_map(|stage| stage.layers(0, 1, 0));
+    let layers = stages.iter().flat_map(|stage| stage.layers(0, 1));
     let strip = layers.map(|layer| {
         let [stride, kernel] = [layer.node.window.stride[0], layer.node.window.kernel[0]].map(usize::from);
         if layer.node.reduction {

@@ -3,7 +3,7 @@
 use skipstone::schema::{self, Finish, Operation};
 use skipstone::stage::Stage;
 use skipstone::tflite::{Scaling, Sum};
-use skipstone::{Addition, Clamp, Pooling, Residual, Shape, Softmax, Stages, Subsample, Window};
+use skipstone::{Addition, Algorithm, Clamp, Pooling, Residual, Shape, Softmax, Stages, Subsample, Window};
 use skipstone_tools::blob::{Blob, Unplanned, Weights};
 use skipstone_tools::layerwise;
 
@@ -333,6 +333,7 @@ impl Builder {
         let record = schema::Conv2d {
             channels,
             depthwise,
+            algorithm: Algorithm::Reference,
             window,
             weights,
             bias,

@@ -259,7 +259,7 @@ fn row_bytes(case: &Case<'_>) -> Vec<usize> {
         true => vec![input.len()],
         false => vec![input.row_len(); usize::from(input.height)],
     };
-    for layer in case.stages.iter().flat_map(|stage| stage.layers(0, 1, 0)) {
+    for layer in case.stages.iter().flat_map(|stage| stage.layers(0, 1)) {
         let output = layer.node.output;
         bytes.extend(vec![output.row_bytes as usize; usize::from(output.rows)]);
     }

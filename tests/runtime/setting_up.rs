@@ -2,7 +2,9 @@
 
 use skipstone::schema::{self, Finish, GlobalAveragePool, Operation, Pool2d};
 use skipstone::stage::Stage;
-use skipstone::{Clamp, Model, Network, NewError, Pooling, Residual, RunError, Shape, Softmax, Window};
+use skipstone::{
+    Algorithm, Clamp, Model, Network, NewError, Pooling, Residual, RunError, Shape, Softmax, Window,
+};
 use skipstone_tools::blob::{Unplanned, Weights};
 use skipstone_tools::planner::Plan;
 
@@ -42,7 +44,7 @@ fn a_segment_with_too_many_tensors() {
     let mut rest = model.stages();
     let tensors = model.memory_plan(false).unwrap().segments.iter().map(|stages| {
         let segment = rest.by_ref().take(usize::from(*stages));
-        1 + segment.map(|entry| entry.unwrap().stage.layers(0, 1, 0).count()).sum::<usize>()
+        1 + segment.map(|entry| entry.unwrap().stage.layers(0, 1).count()).sum::<usize>()
     });
     let longest = tensors.max().unwrap();
     assert_eq!(longest, TENSORS);
@@ -112,6 +114,7 @@ fn more_layers_than_sixteen_bits_count() {
     const BLOCKS: usize = 21_846;
     let mut weights = Weights::default();
     let one = schema::Conv2d {
+        algorithm: Algorithm::Reference,
         channels: 1,
         depthwise: false,
         window: Window::square(1, 1, 0),

@@ -22,7 +22,9 @@ fn conv2d() {
         let input = layers::input(random, &window, channels);
         let expected = layer.run(&input, None);
         let mut output = vec![99; expected.values.len()];
-        Windowed::Conv2d(convolution(&layer, shape(&input))).run(&input.values, &mut output).unwrap();
+        Windowed::Conv2d(convolution(&layer, shape(&input)))
+            .run(&input.values, &mut [], &mut output)
+            .unwrap();
         assert_eq!(output, expected.values, "seed {seed}");
     }
 }
@@ -44,7 +46,7 @@ fn pool2d() {
         let expected = naive::pool2d(&window, naive, &input);
         let layer = Pool2d::new(shape(&input), windowed(&window), kind).unwrap();
         let mut output = vec![99; expected.values.len()];
-        Windowed::Pool2d(layer).run(&input.values, &mut output).unwrap();
+        Windowed::Pool2d(layer).run(&input.values, &mut [], &mut output).unwrap();
         assert_eq!(output, expected.values, "seed {seed}");
     }
 }
@@ -55,7 +57,7 @@ fn means_round_half_away_from_zero() {
     let window = Window { kernel: [1, 2], stride: [1, 2], padding: [0; 4] };
     let layer = Pool2d::new(Shape::new(1, 8, 1), window, Pooling::Average).unwrap();
     let mut output = [99; 4];
-    Windowed::Pool2d(layer).run(&[-1, 0, -2, -1, 0, 1, -128, -127], &mut output).unwrap();
+    Windowed::Pool2d(layer).run(&[-1, 0, -2, -1, 0, 1, -128, -127], &mut [], &mut output).unwrap();
     assert_eq!(output, [-1, -2, 1, -128]);
 }
 
@@ -143,8 +145,8 @@ fn wrong_lengths_are_refused() {
     assert_eq!(run(inputs, scratch, outputs - 1), error(outputs, outputs - 1));
 
     let pool = Pool2d::new(Shape::new(4, 4, 2), Window::square(2, 2, 0), Pooling::Max).unwrap();
-    assert_eq!(Windowed::Pool2d(pool).run(&[0; 31], &mut [0; 8]), error(32, 31));
-    assert_eq!(Windowed::Pool2d(pool).run(&[0; 32], &mut [0; 9]), error(8, 9));
+    assert_eq!(Windowed::Pool2d(pool).run(&[0; 31], &mut [], &mut [0; 8]), error(32, 31));
+    assert_eq!(Windowed::Pool2d(pool).run(&[0; 32], &mut [], &mut [0; 9]), error(8, 9));
 
     let finish = Finish::Requantize(Requantize::new(&[1], 1, Clamp::none(0)).unwrap());
     let pool = Reduction::GlobalAveragePool(GlobalAveragePool::new(Shape::new(4, 4, 2), 0, finish).unwrap());

@@ -137,6 +137,7 @@ impl Unplanned {
             Ok::<_, anyhow::Error>(schema::Plan {
                 arena_bytes: u32::try_from(plan.arena_bytes)?,
                 rows: self.weights.section(&plan.rows),
+                row_count: u32::try_from(plan.rows.len())?,
                 strips: self.weights.section(&plan.strips),
                 segments: self.weights.section(&plan.segments),
                 segment_count: u16::try_from(plan.segments.len())?,

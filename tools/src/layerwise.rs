@@ -22,7 +22,7 @@ pub fn run(
     for (index, stage) in stages.iter().enumerate() {
         let mut output = vec![0; stage.output().len()];
         match stage {
-            Stage::Windowed(layer) => layer.run(&tensor, &mut output)?,
+            Stage::Windowed(layer) => layer.run(&tensor, &mut vec![0; layer.scratch_len()], &mut output)?,
             Stage::Block(block) => block.run(&tensor, &mut vec![0; block.scratch_len()], &mut output)?,
             Stage::Reduction(layer) => {
                 scores = vec![0.0; output.len()];

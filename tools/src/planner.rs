@@ -102,7 +102,8 @@ struct Lowered {
     frame: bool,
 }
 
-/// A row of a tensor, tensors being numbered through the whole network, the input first.
+/// A row of a tensor, tensors being numbered through the whole network, the input first; or the scratch
+/// memory of one of the steps that make the tensor, whose rows come behind the tensor's own.
 type Row = (usize, u16);
 
 /// When each row is made and when it is read for the last time, in steps of the whole schedule.
@@ -127,12 +128,15 @@ struct Slot {
 
 impl Lowered {
     fn new(stages: &[Stage<'_>], input: Shape, frame: bool, strips: &[u8]) -> Result<Self, PlanError> {
-        let nodes = |stage: &Stage<'_>| stage.layers(0, 1, 0).map(|layer| layer.node).collect();
+        let mut strips = strips.iter();
+        let mut nodes = |stage: &Stage<'_>| {
+            stage.layers(0, 1).map(|layer| layer.place(strips.next().copied().unwrap_or(1), 0)).collect()
+        };
         let row_bytes = input.row_len() as u32;
         let input = Tensor { rows: input.height, row_bytes, base: 0, contiguous: frame };
-        let mut stages: Vec<Vec<Node>> = stages.iter().map(nodes).collect();
-        for (layer, (node, &strip)) in stages.iter_mut().flatten().zip(strips).enumerate() {
-            node.strip = strip;
+        let stages: Vec<Vec<Node>> = stages.iter().map(&mut nodes).collect();
+        for (layer, node) in stages.iter().flatten().enumerate() {
+            let strip = node.strip;
             let windows = usize::from(strip.saturating_sub(1)) * usize::from(node.window.stride[0]);
             let rows = usize::from(strip) + windows + usize::from(node.window.kernel[0]);
             if strip == 0 || rows > MAX_STEP_ROWS || (node.reduction && strip > 1) {
@@ -201,7 +205,14 @@ impl Lowered {
         let mut made = vec![0; nodes.len() + 1];
         made[0] = if fed { 0 } else { tensor.rows };
         while let Some(step) = segment.next(&made) {
-            let reduction = segment.node(step.tensor).is_some_and(|node| node.reduction);
+            let node = segment.node(step.tensor);
+            if let Some(tensor) = node.and_then(|node| node.scratch(step.first).map(|_| node)) {
+                let row = tensor.output.rows + step.first / u16::from(tensor.strip);
+                let id = (input + usize::from(step.tensor), row);
+                lives.rows.push((id, lives.steps));
+                lives.death.insert(id, lives.steps);
+            }
+            let reduction = node.is_some_and(|node| node.reduction);
             let new = match (reduction, step.first) {
                 (false, first) => first..first + step.count,
                 (true, 0) => 0..1,
@@ -237,8 +248,8 @@ impl Lowered {
 
     /// Joins rows into slots.
     fn slots(&self, lives: &Lives) -> Vec<Slot> {
-        let mut tensors = vec![self.input];
-        tensors.extend(self.stages.iter().flatten().map(|node| node.output));
+        let mut tensors = vec![(self.input, 0)];
+        tensors.extend(self.stages.iter().flatten().map(|node| (node.output, node.scratch_bytes)));
         let mut slots: Vec<Slot> = Vec::new();
         let mut slot_of: HashMap<Row, usize> = HashMap::new();
         for &(row, birth) in &lives.rows {
@@ -246,7 +257,8 @@ impl Lowered {
             let joined = lives.in_place.get(&row).and_then(|shortcut| slot_of.get(shortcut)).copied();
             let index = joined.unwrap_or(slots.len());
             if joined.is_none() {
-                let row_bytes = tensors[row.0].row_bytes as usize;
+                let (tensor, scratch_bytes) = &tensors[row.0];
+                let row_bytes = if row.1 < tensor.rows { tensor.row_bytes } else { *scratch_bytes } as usize;
                 let in_frame = (self.frame && row.0 == 0).then(|| usize::from(row.1) * row_bytes);
                 // the frame's rows lie one behind the other, others begin at words
                 let bytes =
@@ -333,7 +345,7 @@ impl Lowered {
         // a row that is never made (no later layer reads it) has address 0
         let mut table = Vec::new();
         let input_entries = if self.frame { 1 } else { self.input.rows };
-        let heights = self.stages.iter().flatten().map(|node| node.output.rows);
+        let heights = self.stages.iter().flatten().map(|node| node.output.rows + node.scratch_entries());
         for (tensor, rows) in std::iter::once(input_entries).chain(heights).enumerate() {
             table.extend((0..rows).map(|row| of_row.get(&(tensor, row)).copied().unwrap_or(0)));
         }

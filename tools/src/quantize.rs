@@ -4,7 +4,7 @@
 //! into the weights that read it, so that `acc * weight_scale` is the real sum whatever the input's scale
 //! is; so raw pixels, whose scale and zero point differ by channel, need no case of their own.
 
-use skipstone::{Addition, Clamp, Pooling, Residual, Softmax, Window, schema};
+use skipstone::{Addition, Algorithm, Clamp, Pooling, Residual, Softmax, Window, schema};
 use thiserror::Error;
 
 use crate::blob::{Unplanned, Weights};
@@ -340,6 +340,7 @@ impl Quantizer<'_> {
         let record = schema::Conv2d {
             channels: outputs as u16,
             depthwise,
+            algorithm: Algorithm::Reference,
             window,
             weights: self.weights.section(&weights),
             bias: self.weights.section(&parameters.bias),

@@ -74,10 +74,11 @@ pub(crate) fn occupancy(model: &Model<'_>, frame: bool) -> Result<Occupancy> {
         let mut nodes = Vec::<Node>::new();
         for entry in stages.by_ref().take(usize::from(*count)) {
             let reads = nodes.len() as u16;
-            for layer in entry?.stage.layers(reads, reads + 1, base) {
+            for layer in entry?.stage.layers(reads, reads + 1) {
                 let strip = *plan.strips.get(before + nodes.len()).context("the plan has too few layers")?;
-                base = layer.node.output.base + u32::from(layer.node.output.rows);
-                nodes.push(Node { strip, ..layer.node });
+                let node = layer.place(strip, base);
+                base += node.entries();
+                nodes.push(node);
                 occupancy.layers.push(Placement { segment: index + 1, strip, rows_alive: 0 });
             }
         }
@@ -127,6 +128,7 @@ fn during(plan: &Plan<'_>, segment: &Segment<'_>, made: &[u16], step: Step) -> M
     }
     let output = segment.tensor(step.tensor);
     let node = segment.node(step.tensor);
+    moment.bytes += node.map_or(0, |node| node.scratch_bytes as usize);
     let new = match node {
         Some(node) if node.reduction => 0..u16::from(step.first == 0), // its sums stay
         _ => step.first..step.first + step.count,
@@ -166,6 +168,7 @@ mod tests {
             output: tensor(base),
             strip: 1,
             reduction: false,
+            scratch_bytes: 0,
         }
     }
 

@@ -81,7 +81,7 @@ pub(crate) fn report(model: Model<'_>) -> Result<Report> {
     for entry in model.stages() {
         let entry = entry?;
         let first = layers.len();
-        for ((name, operation), layer) in parts(&entry.record).into_iter().zip(entry.stage.layers(0, 1, 0)) {
+        for ((name, operation), layer) in parts(&entry.record).into_iter().zip(entry.stage.layers(0, 1)) {
             let (frame, rows) = placements.next().context("the plan has too few layers")?;
             if !matches!(operation, Operation::Pool2d(_)) {
                 output_meaning = meaning(&operation); // pooling keeps its input's

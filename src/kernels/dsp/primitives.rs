@@ -1,0 +1,72 @@
+//! One instruction of the DSP extension each, and its portable twin: pairs of int16 in a word.
+
+/// Declares a function of words that is one instruction where the DSP extension is there.
+macro_rules! instruction {
+    ($(#[$doc:meta])* $name:ident($($argument:ident),+) = $mnemonic:literal $operands:literal, $twin:expr) => {
+        $(#[$doc])*
+        #[inline(always)]
+        pub(super) fn $name($($argument: u32),+) -> u32 {
+            #[cfg(skipstone_dsp)]
+            {
+                let result: u32;
+                // SAFETY: the instruction reads and writes the registers that it is given, and the
+                // core has it: `skipstone_dsp` is set for such cores alone.
+                #[allow(unsafe_code)]
+                unsafe {
+                    core::arch::asm!(
+                        concat!($mnemonic, " {result}, ", $operands),
+                        result = lateout(reg) result,
+                        $($argument = in(reg) $argument,)+
+                        options(pure, nomem, nostack, preserves_flags),
+                    );
+                }
+                result
+            }
+            #[cfg(not(skipstone_dsp))]
+            {
+                $twin
+            }
+        }
+    };
+}
+
+instruction! {
+    /// Bytes 0 and 2, sign-extended.
+    sxtb16(a) = "sxtb16" "{a}", pack(a as i8 as i32, (a >> 16) as i8 as i32)
+}
+instruction! {
+    /// Bytes 1 and 3, sign-extended.
+    sxtb16_ror8(a) = "sxtb16" "{a}, ror #8", pack((a >> 8) as i8 as i32, (a >> 24) as i8 as i32)
+}
+instruction! {
+    /// Sums of the halves.
+    sadd16(a, b) = "sadd16" "{a}, {b}", pack(low(a) + low(b), high(a) + high(b))
+}
+instruction! {
+    /// Differences of the halves.
+    ssub16(a, b) = "ssub16" "{a}, {b}", pack(low(a) - low(b), high(a) - high(b))
+}
+instruction! {
+    /// Both products of the halves, added to the sum.
+    smlad(a, b, sum) = "smlad" "{a}, {b}, {sum}",
+        sum.wrapping_add((low(a) * low(b)).wrapping_add(high(a) * high(b)).cast_unsigned())
+}
+
+/// The lower half, sign-extended.
+#[inline(always)]
+pub(super) fn low(a: u32) -> i32 {
+    i32::from(a as i16)
+}
+
+/// The upper half, sign-extended.
+#[inline(always)]
+pub(super) fn high(a: u32) -> i32 {
+    a.cast_signed() >> 16
+}
+
+/// A word of two halves.
+#[inline(always)]
+#[cfg_attr(skipstone_dsp, allow(dead_code))] // the twins'
+fn pack(low: i32, high: i32) -> u32 {
+    (low.cast_unsigned() & 0xFFFF) | (high.cast_unsigned() << 16)
+}
