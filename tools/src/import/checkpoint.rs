@@ -56,11 +56,11 @@ impl Checkpoint {
         true
     }
 
-    /// Names and elements of the tensors of floats.
+    /// Names and elements of the tensors of floats; batch norms' counters are none, whatever their type.
     pub(crate) fn floats(&self) -> impl Iterator<Item = (&str, &Constant)> {
         self.tensors.iter().filter_map(|(name, entry)| match entry {
-            Entry::Float(constant) => Some((&**name, constant)),
-            Entry::Other(_) => None,
+            Entry::Float(constant) if !name.ends_with(".num_batches_tracked") => Some((&**name, constant)),
+            _ => None,
         })
     }
 

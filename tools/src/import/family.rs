@@ -248,10 +248,14 @@ fn note(stem: &Stem, stages: &[Stage], shortcuts: &str) -> String {
         true => "bottleneck",
         false => "basic",
     };
-    let [count, channels] = [stages.len().to_string(), listed(|stage| stage.channels)];
+    let plural = |count: usize| if count == 1 { "" } else { "s" };
+    let (count, most) = (stages.len(), stages.iter().map(|stage| stage.blocks).max().unwrap_or(0));
+    let (stage_plural, block_plural) = (plural(count), plural(most));
+    let channels = listed(|stage| stage.channels);
+    let strides = if count > 1 { "; stride 2 at the head of all stages but the first" } else { "" };
     format!(
-        "recognised by its tensors' names: {family}-{depth}: {count} stages of {blocks} {kind} blocks, {channels} \
-         channels{shortcuts}; stride 2 where a stage but the first begins"
+        "recognised by its tensors' names: {family}-{depth}: {count} stage{stage_plural} of {blocks} {kind} \
+         block{block_plural}, {channels} channels{shortcuts}{strides}"
     )
 }
 
