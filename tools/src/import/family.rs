@@ -5,6 +5,9 @@
 //! all in its option A). What names and sizes cannot tell is taken as these families have it: stages
 //! after the first begin with stride 2, a 7x7 stem has stride 2 and is followed by max pooling.
 
+#[cfg(test)]
+mod tests;
+
 use super::InputSize;
 use super::checkpoint::Checkpoint;
 use super::description::TEMPLATE;

@@ -62,7 +62,10 @@ fn checkpoint(
     let mut left = allowance(file_bytes);
     let mut checkpoint = Checkpoint::default();
     for (name, tensor) in found.tensors(pickle) {
-        let refuse = |reason: String| Refusal::new(ErrorKind::Damaged, format!("tensor '{name}'"), reason);
+        let refuse = |reason: String| {
+            Refusal::new(ErrorKind::Damaged, format!("tensor '{name}'"), reason)
+                .help("the file is damaged, or torch.save did not write it")
+        };
         let dtype = tensor.storage.dtype;
         let entry = if !dtype.is_float() {
             Entry::Other(dtype.name().into())
