@@ -118,7 +118,7 @@ fn normalizations_have_names() {
         ("-1..1", "--mean=.5", "--std=.5"),
     ];
     for (name, mean, std) in named {
-        assert!(convert(&[&format!("--normalize={name}")]) == convert(&[mean, std]), "{name}");
+        assert!(convert(&["--normalize", name]) == convert(&[mean, std]), "{name}");
     }
     let raw = convert(&["--normalize=0..255"]);
     assert!(raw != convert(&["--normalize=0..1"]));

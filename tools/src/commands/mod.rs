@@ -47,7 +47,7 @@ struct PixelArguments {
     std: Option<Vec<f32>>,
 
     /// Mean and standard deviation by name: the data set's, or the range that pixels are brought to
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["mean", "std"])]
+    #[arg(long, value_name = "NAME", allow_hyphen_values = true, conflicts_with_all = ["mean", "std"])]
     normalize: Option<Normalization>,
 }
 

@@ -64,6 +64,9 @@ fn take_wrapper_away(checkpoint: &mut Checkpoint) {
     }
 }
 
+/// More halve the largest image to less than a pixel; in a description's text they are a line each.
+const MAX_STAGES: u32 = 16;
+
 const STEM: &str = "conv1.weight";
 
 /// The first convolution.
@@ -141,7 +144,7 @@ impl Names<'_> {
 
     fn stages(&self) -> Vec<Stage> {
         let exists = |name: &String| self.checkpoint.has_prefix(&format!("{name}."));
-        let all = (1..).map(|index: u32| format!("layer{index}")).take_while(exists);
+        let all = (1..=MAX_STAGES).map(|index| format!("layer{index}")).take_while(exists);
         all.map(|name| {
             let blocks = (0..).map(|index: u32| format!("{name}.{index}")).take_while(exists).count();
             let conv = |index: usize| self.checkpoint.dims(&format!("{name}.0.conv{index}.weight"));
