@@ -16,6 +16,7 @@
 //! read. Storages are never larger together than the file, and the tensors' elements stay within
 //! [`allowance`].
 
+mod calls;
 mod containers;
 mod globals;
 mod machine;

@@ -8,27 +8,28 @@ use std::collections::HashMap;
 
 use super::SAVE_WEIGHTS;
 use super::globals::{self, Global};
-use super::storage::{Storage, Tensor};
 use super::values::{Object, Pickle, Span, Value, text};
 use crate::import::error::{ErrorKind, Refusal};
 
 /// More are refused: a network of a thousand layers with its optimizer has a tenth of them.
 pub(super) const MAX_INSTRUCTIONS: usize = 2_000_000;
 
-struct Machine<'a> {
-    bytes: &'a [u8],
+/// The state of the machine, between two instructions.
+pub(super) struct Machine<'a> {
+    pub(super) bytes: &'a [u8],
     at: usize,
-    stack: Vec<Value>,
+    pub(super) stack: Vec<Value>,
     /// Heights of the stack.
     marks: Vec<usize>,
     memo: HashMap<u32, Value>,
-    objects: Vec<Object>,
+    pub(super) objects: Vec<Object>,
     /// Module and name of what is not read.
-    foreign: Vec<[Span; 2]>,
+    pub(super) foreign: Vec<[Span; 2]>,
 }
 
-/// Why an instruction is refused; `Damaged` for pickles that no Python writes.
-enum Fault {
+/// Why an instruction is refused.
+pub(super) enum Fault {
+    /// No Python writes such a pickle.
     Damaged(&'static str),
     /// What the pickle does that nobody does here, and what would help.
     Code(String, &'static str),
@@ -298,7 +299,7 @@ impl Machine<'_> {
         Ok(self.stack.split_off(mark.min(self.stack.len())))
     }
 
-    fn object(&mut self, object: Object) {
+    pub(super) fn object(&mut self, object: Object) {
         // One for each instruction at most: the count fits.
         self.stack.push(Value::Object(self.objects.len() as u32));
         self.objects.push(object);
@@ -360,27 +361,7 @@ impl Machine<'_> {
         self.stack.push(Value::Global(global));
     }
 
-    fn path(&self, name: [Span; 2]) -> String {
-        /// Longer names are cut in messages.
-        const SHOWN: usize = 80;
-        let [module, function] = name.map(|span| text(self.bytes, span));
-        format!("{module}.{function}").chars().filter(|c| !c.is_control()).take(SHOWN).collect()
-    }
-
-    fn calls(&self, name: [Span; 2]) -> Fault {
-        const HELP: &str = "if the file comes from a stranger, do not open it in Python either; if it is yours, save the \
-             weights alone: torch.save(model.state_dict(), 'weights.pth')";
-        Code(format!("calls `{}`, which is not read: nothing is executed here", self.path(name)), HELP)
-    }
-
-    fn is_object_of(&self, name: [Span; 2]) -> Fault {
-        let path = self.path(name);
-        let reason =
-            format!("holds an object of the class `{path}`: a whole model, say, and not its weights alone");
-        Code(reason, SAVE_WEIGHTS)
-    }
-
-    fn items(&self, value: Value) -> Option<&[Value]> {
+    pub(super) fn items(&self, value: Value) -> Option<&[Value]> {
         match value {
             Value::Object(index) => match self.objects.get(index as usize) {
                 Some(Object::List(items) | Object::Tuple(items)) => Some(items),
@@ -388,122 +369,5 @@ impl Machine<'_> {
             },
             _ => None,
         }
-    }
-
-    /// What `callable` makes of its arguments.
-    fn call(&mut self, callable: Value, arguments: Value) -> Result<(), Fault> {
-        let Value::Global(mut global) = callable else {
-            return Err(Damaged("calls something that is no function"));
-        };
-        let mut items = self.items(arguments).ok_or(Damaged("arguments that are no tuple"))?;
-        if let (Global::RebuildFromType, &[Value::Global(inner), _, inner_arguments, ..]) = (global, items) {
-            global = inner;
-            items = self.items(inner_arguments).ok_or(Damaged("arguments that are no tuple"))?;
-        }
-        match (global, items) {
-            (Global::Dict, _) => {
-                let dict = self.dictionary(items);
-                self.object(dict);
-            }
-            (Global::Size | Global::RebuildParameter, &[first, ..]) => self.stack.push(first),
-            (Global::RebuildTensor, &[storage, offset, sizes, strides, ..]) => {
-                let tensor = self.tensor(storage, offset, [sizes, strides]);
-                let tensor = tensor.ok_or(Damaged("a tensor of impossible storage, sizes or strides"))?;
-                self.object(Object::Tensor(Box::new(tensor)));
-            }
-            (Global::Skipped, _) => self.stack.push(Value::Other),
-            (Global::Foreign(index), _) => return Err(self.calls(self.foreign[index as usize])),
-            _ => return Err(Damaged("a call of something else, or with too few arguments")),
-        }
-        Ok(())
-    }
-
-    /// Python 2 gives an ordered dictionary's pairs as its argument.
-    fn dictionary(&self, arguments: &[Value]) -> Object {
-        let pairs = arguments.first().and_then(|&pairs| self.items(pairs)).unwrap_or_default();
-        let entry = |&pair: &Value| self.items(pair)?.try_into().ok();
-        Object::Dict(pairs.iter().filter_map(entry).collect())
-    }
-
-    fn tensor(&self, storage: Value, offset: Value, [sizes, strides]: [Value; 2]) -> Option<Tensor> {
-        let Value::Object(index) = storage else { return None };
-        let Some(Object::Storage(storage)) = self.objects.get(index as usize) else { return None };
-        let natural = |value: &Value| match value {
-            Value::Integer(number) => usize::try_from(*number).ok(),
-            _ => None,
-        };
-        let list = |value: Value| self.items(value)?.iter().map(natural).collect::<Option<Vec<_>>>();
-        Some(Tensor {
-            storage: *storage,
-            offset: natural(&offset)?,
-            dims: list(sizes)?,
-            strides: list(strides)?,
-        })
-    }
-
-    /// `class.__new__(...)`.
-    fn instance(&mut self, class: Value) -> Result<(), Fault> {
-        match class {
-            Value::Global(Global::Dict) => self.object(Object::Dict(Vec::new())),
-            Value::Global(Global::Skipped) => self.stack.push(Value::Other),
-            Value::Global(Global::Foreign(index)) => {
-                return Err(self.is_object_of(self.foreign[index as usize]));
-            }
-            _ => return Err(Damaged("an object of something that is no class")),
-        }
-        Ok(())
-    }
-
-    /// Attributes of an object, which are skipped: a dictionary's hold a state dict's version.
-    fn build(&mut self, object: Value) -> Result<(), Fault> {
-        let is_dict = |index: u32| matches!(self.objects.get(index as usize), Some(Object::Dict(_)));
-        match object {
-            Value::Other => {}
-            Value::Object(index) if is_dict(index) => {}
-            Value::Global(Global::Foreign(index)) => {
-                let path = self.path(self.foreign[index as usize]);
-                return Err(Code(format!("changes `{path}`: nothing is executed here"), SAVE_WEIGHTS));
-            }
-            _ => return Err(Damaged("sets attributes of something that has none")),
-        }
-        self.stack.push(object);
-        Ok(())
-    }
-
-    /// `('storage', class, key, device, length, view)`.
-    fn persistent(&mut self, value: Value) -> Result<(), Fault> {
-        let items = self.items(value).ok_or(Damaged("a persistent id that is no tuple"))?;
-        let kind = match items.first() {
-            Some(&Value::Text(kind)) => text(self.bytes, kind),
-            _ => "",
-        };
-        let storage = match items[..] {
-            [_, Value::Global(Global::Foreign(index)), ..] if kind == "module" => {
-                return Err(self.is_object_of(self.foreign[index as usize]));
-            }
-            [_, Value::Global(Global::Foreign(index)), ..] => {
-                let path = self.path(self.foreign[index as usize]);
-                let reason = format!("has tensors of `{path}`, a type that is not known");
-                return Err(Code(reason, "weights may be f32, f16, bf16 or f64"));
-            }
-            [
-                _,
-                Value::Global(Global::Storage(dtype)),
-                Value::Text(key),
-                _,
-                Value::Integer(length),
-                ref view @ ..,
-            ] if kind == "storage" => {
-                if !matches!(view, [] | [Value::None]) {
-                    let reason = "has storages that are parts of other storages, as PyTorch wrote before 0.4";
-                    return Err(Code(reason.into(), "load and save the file again with a newer PyTorch"));
-                }
-                let length = usize::try_from(length).map_err(|_| Damaged("a storage of negative length"))?;
-                Storage { dtype, key, length }
-            }
-            _ => return Err(Damaged("a persistent id that names no storage")),
-        };
-        self.object(Object::Storage(storage));
-        Ok(())
     }
 }

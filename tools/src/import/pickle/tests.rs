@@ -178,6 +178,14 @@ fn names_alone_and_plain_data_are_harmless() {
 }
 
 #[test]
+fn state_dicts_of_python_2_are_read() {
+    let weight = tensor("torch.FloatStorage", ("0", 6), 0, &[2, 3], &[3, 1]);
+    let name = [b"U\x01w", &weight[..]].concat();
+    let parts = [b"ccollections\nOrderedDict\n](](", &name[..], b"ee\x85R"].concat();
+    assert_eq!(floats(&legacy(&[&parts], &STORAGE)).len(), 6);
+}
+
+#[test]
 fn memos_do_not_multiply() {
     // Thirty dictionaries, each holding the one before it a thousand times.
     let mut bomb = b"}q\0".to_vec();
@@ -199,6 +207,22 @@ fn memos_do_not_multiply() {
     let shared = [b"}(".to_vec(), first, more.collect(), b"u".to_vec()].concat();
     let message = "shared by many tensors, unfold to many times the file's size";
     refused(&[&shared], &[("0", &elements)], ErrorKind::Damaged, message);
+    // Sizes and pairs that are remembered, and used again and again.
+    let sizes = tensor("torch.FloatStorage", ("0", 6), 0, &[1; 9], &[1; 9]);
+    refused(&[&dict(&sizes, b"")], &STORAGE, ErrorKind::Damaged, "impossible storage, sizes or strides");
+    let mut pairs = b"]q\0(".to_vec();
+    pairs.extend([b"]q\x01(", &text("k")[..], b"Ne"].concat());
+    pairs.extend(b"h\x01".repeat(9_999));
+    pairs.extend(b"e");
+    pairs.extend(b"ccollections\nOrderedDict\nq\x02");
+    pairs.extend(b"h\x02h\0\x85R".repeat(10_000));
+    let read = pickle(&[&pairs]);
+    let read = machine::read(&read, 0).unwrap();
+    let entries = |object: &values::Object| match object {
+        values::Object::Dict(entries) => entries.len(),
+        _ => 0,
+    };
+    assert_eq!(read.objects.iter().map(entries).sum::<usize>(), 10_000);
     // One element as a tensor of a billion.
     let unfolded = view(0, &[1 << 15, 1 << 15], &[0, 0]);
     refused(&[&unfolded], &STORAGE, ErrorKind::Damaged, message);
