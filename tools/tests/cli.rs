@@ -101,6 +101,32 @@ fn convert_ends_with_a_table_of_layers_and_needs() {
 }
 
 #[test]
+fn normalizations_have_names() {
+    let folder = TempDir::new().unwrap();
+    let blob = folder.path().join("tiny.skip").display().to_string();
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data");
+    let [model, images] = ["tiny.th", "tiny.npz"].map(|name| data.join(name).display().to_string());
+    let convert = |more: &[&str]| {
+        let arguments = ["convert", &model, "-o", &blob, "--calibrate", &images, "--input", "8x8"];
+        assert!(printed(&[&arguments[..], more].concat()).contains("CIFAR ResNet-4"));
+        fs::read(&blob).unwrap()
+    };
+    let named = [
+        ("imagenet", "--mean=.485,.456,.406", "--std=.229,.224,.225"),
+        ("cifar10", "--mean=.4914,.4822,.4465", "--std=.2470,.2435,.2616"),
+        ("0..1", "--mean=0", "--std=1"),
+        ("-1..1", "--mean=.5", "--std=.5"),
+    ];
+    for (name, mean, std) in named {
+        assert!(convert(&["--normalize", name]) == convert(&[mean, std]), "{name}");
+    }
+    let raw = convert(&["--normalize=0..255"]);
+    assert!(raw != convert(&["--normalize=0..1"]));
+    let against = ["eval", &blob, "--data", &images, "--against", &model, "--normalize=0..1"];
+    assert!(printed(&against).contains("agreement"));
+}
+
+#[test]
 fn convert_json_tells_what_inspect_tells() {
     let folder = TempDir::new().unwrap();
     let labels = folder.path().join("labels.txt");
@@ -298,6 +324,17 @@ const CASES: &[Case] = &[
         2,
         &["'nan'"],
     ),
+    (
+        "convert @digits.toml -o new.skip --calibrate nothing --normalize imagenet --mean 0 --std 1",
+        2,
+        &["--normalize", "cannot be used with"],
+    ),
+    (
+        "eval digits.skip --data nothing --normalize mnist",
+        2,
+        &["'mnist'", "imagenet", "cifar10", "0..1", "0..255", "-1..1"],
+    ),
+    ("convert @digits.toml -o new.skip --calibrate nothing --input 8", 2, &["'8' is no size", "32x32"]),
     // blobs
     ("inspect missing.skip", 1, &["missing.skip", "No such file"]),
     ("inspect nothing", 1, &["nothing", "directory"]),
@@ -340,7 +377,22 @@ const CASES: &[Case] = &[
     ("convert text -o new.skip --calibrate @digits-calibration.npz", 1, &["text: "]),
     ("convert empty -o new.skip --calibrate @digits-calibration.npz", 1, &["empty: "]),
     ("convert digits.skip -o new.skip --calibrate @digits-calibration.npz", 1, &["digits.skip: "]),
-    ("convert @digits.safetensors -o new.skip --calibrate nothing", 1, &["digits.safetensors: ", "TOML"]),
+    ("convert @digits.safetensors -o new.skip --calibrate nothing", 1, &["nothing: "]),
+    (
+        "convert @digits.toml -o new.skip --calibrate nothing --input 9x8",
+        1,
+        &["takes 8x8x1", "leave --input out"],
+    ),
+    (
+        "convert @digits.toml -o new.skip --calibrate nothing --normalize imagenet",
+        1,
+        &["digits.toml: ", "mean has 3 values for 1 channels"],
+    ),
+    (
+        "convert @../tests/data/whole-model.pt -o new.skip --calibrate nothing",
+        1,
+        &["whole-model.pt: ", "`torch.nn.modules.container.Sequential`", "torch.save(model.state_dict()"],
+    ),
     (
         "convert @../tests/data/unsupported-lstm.onnx -o new.skip --calibrate nothing",
         1,

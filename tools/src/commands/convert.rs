@@ -11,7 +11,7 @@ use serde::Serialize;
 use skipstone::{MAGIC, Shape};
 use skipstone_tools::convert::{Converted, LayerReport, Progress, convert};
 use skipstone_tools::data::Dataset;
-use skipstone_tools::import::{ImportOptions, Imported, import};
+use skipstone_tools::import::{ImportOptions, Imported, InputSize, import};
 
 use super::report::{Report, report};
 use super::text::{grouped, lines, printable, shortened, table};
@@ -21,9 +21,11 @@ const NOTES: &str = "\
 Examples:
   skipstone convert resnet8.onnx --calibrate images/ --output resnet8.skip
   skipstone convert net.onnx -o net.skip --calibrate data/ --mean 0.5 --std 0.25
+  skipstone convert resnet20.pth -o resnet20.skip --calibrate train.bin --normalize cifar10
   skipstone convert digits.toml -o digits.skip --calibrate digits-calibration.npz
 
-Models: ONNX (float), or a description (.toml) of a safetensors file's network.
+Models: ONNX (float); checkpoints of ResNets (PyTorch's .pt, .pth and .th, safetensors), recognised by their \
+tensors' names; for other networks a description (.toml) of the checkpoint. Nothing in a file is executed.
 
 Calibration: CIFAR-10 binary files, .npy or .npz, a folder of pictures; some hundred images as the \
 network will see them, from the training set. Labels are not needed.
@@ -37,7 +39,7 @@ calibration_images, notes, layers (name, kind, output, macs, weight_bytes, scale
 #[derive(Args)]
 #[command(after_help = NOTES)]
 pub(crate) struct Arguments {
-    /// The trained model (.onnx, .toml)
+    /// The trained model (.onnx, .pt, .pth, .th, .safetensors, .toml)
     model: PathBuf,
 
     /// The blob to write
@@ -51,6 +53,10 @@ pub(crate) struct Arguments {
     /// Use so many of them, spread evenly
     #[arg(long, value_name = "N", default_value_t = 500, value_parser = super::count)]
     calibration_images: usize,
+
+    /// Size of the input image, which a checkpoint does not tell [default: its family's]
+    #[arg(long, value_name = "HxW[xC]")]
+    input: Option<InputSize>,
 
     #[command(flatten)]
     pixels: PixelArguments,
@@ -106,6 +112,12 @@ pub(crate) fn execute(arguments: &Arguments) -> Result<()> {
     check_output(output, &inputs.into_iter().flatten().map(PathBuf::as_path).collect::<Vec<_>>())?;
     check_replaced(output)?;
     let Imported { network, notes } = import(model, &options(arguments)?)?;
+    if let Some(given) = arguments.input
+        && (given.height, given.width) != (network.input.height, network.input.width)
+    {
+        let found = network.input;
+        bail!("{}: takes {found}, as it says itself\n  help: leave --input out", model.display());
+    }
     if !json && !quiet {
         print(&recognized(model, &notes))?;
     }
@@ -137,6 +149,7 @@ fn check_replaced(output: &Path) -> Result<()> {
 fn options(arguments: &Arguments) -> Result<ImportOptions> {
     let mut options = arguments.pixels.import_options();
     options.name.clone_from(&arguments.name);
+    options.input = arguments.input;
     if let Some(path) = &arguments.labels {
         let text = fs::read_to_string(path);
         let text = text.with_context(|| format!("{}: cannot read the labels", path.display()))?;

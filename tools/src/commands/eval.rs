@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use rayon::prelude::*;
-use skipstone::{Model, Softmax};
+use skipstone::{Model, Shape, Softmax};
 use skipstone_tools::blob::Blob;
 use skipstone_tools::data::Dataset;
 use skipstone_tools::float::{Evaluator, Part};
-use skipstone_tools::import::import;
+use skipstone_tools::import::{ImportOptions, InputSize, import};
 use skipstone_tools::network::{FloatNetwork, Stage};
 
 use super::evaluation::{Evaluation, Tally, float_probabilities};
@@ -91,7 +91,10 @@ pub(crate) fn execute(arguments: &Arguments) -> Result<()> {
 
 /// Imports the float network and checks that it can be compared with the blob's.
 fn float_network(path: &Path, arguments: &Arguments, model: &Model<'_>) -> Result<FloatNetwork> {
-    let network = import(path, &arguments.pixels.import_options())?.network;
+    let Shape { height, width, .. } = model.input();
+    let input = Some(InputSize { height, width, channels: None });
+    let options = ImportOptions { input, ..arguments.pixels.import_options() };
+    let network = import(path, &options)?.network;
     let evaluator = Evaluator::new(&network).with_context(|| path.display().to_string())?;
     let classes = evaluator.shapes().last().map_or(0, |shapes| shapes.output.len());
     if (network.input, classes) != (model.input(), model.classes()) {

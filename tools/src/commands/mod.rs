@@ -15,7 +15,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use skipstone::{Model, ParseError};
@@ -45,11 +45,50 @@ struct PixelArguments {
         requires = "mean"
     )]
     std: Option<Vec<f32>>,
+
+    /// Mean and standard deviation by name: the data set's, or the range that pixels are brought to
+    #[arg(long, value_name = "NAME", allow_hyphen_values = true, conflicts_with_all = ["mean", "std"])]
+    normalize: Option<Normalization>,
+}
+
+/// Means and standard deviations that networks are commonly trained with.
+#[derive(Clone, Copy, ValueEnum)]
+enum Normalization {
+    /// .485,.456,.406 and .229,.224,.225
+    Imagenet,
+    /// .4914,.4822,.4465 and .2470,.2435,.2616
+    Cifar10,
+    /// pixel / 255
+    #[value(name = "0..1")]
+    Unit,
+    /// The pixel itself
+    #[value(name = "0..255")]
+    Raw,
+    /// pixel / 127.5 - 1
+    #[value(name = "-1..1")]
+    Signed,
+}
+
+impl Normalization {
+    /// Mean and standard deviation of pixel / 255.
+    fn values(self) -> [&'static [f32]; 2] {
+        match self {
+            Normalization::Imagenet => [&[0.485, 0.456, 0.406], &[0.229, 0.224, 0.225]],
+            Normalization::Cifar10 => [&[0.4914, 0.4822, 0.4465], &[0.2470, 0.2435, 0.2616]],
+            Normalization::Unit => [&[0.0], &[1.0]],
+            Normalization::Raw => [&[0.0], &[1.0 / 255.0]],
+            Normalization::Signed => [&[0.5], &[0.5]],
+        }
+    }
 }
 
 impl PixelArguments {
     fn import_options(&self) -> ImportOptions {
-        ImportOptions { mean: self.mean.clone(), std: self.std.clone(), ..ImportOptions::default() }
+        let [mean, std] = match self.normalize {
+            Some(named) => named.values().map(|values| Some(values.to_vec())),
+            None => [self.mean.clone(), self.std.clone()],
+        };
+        ImportOptions { mean, std, ..ImportOptions::default() }
     }
 }
 

@@ -6,10 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::error::{ErrorKind, Refusal, enumerate};
 use super::graph::Constant;
 
-/// Tensors by name. Readers of checkpoint formats (safetensors now) fill it.
+/// Tensors by name. Readers of checkpoint formats (safetensors, PyTorch's) fill it.
 #[derive(Debug, Default)]
 pub(crate) struct Checkpoint {
     tensors: BTreeMap<String, Entry>,
+    /// Where in the file the tensors were found, and what was taken away from their names.
+    pub(crate) notes: Vec<String>,
+    /// How many prefixes were taken away.
+    prefixes: usize,
     used: RefCell<BTreeSet<String>>,
 }
 
@@ -27,14 +31,45 @@ impl Checkpoint {
         self.tensors.insert(name.into(), entry);
     }
 
-    /// DataParallel writes `module.` in front of every name: taken away when all have it.
-    pub(crate) fn without_common_prefix(mut self) -> Self {
-        const PREFIX: &str = "module.";
-        if !self.tensors.is_empty() && self.tensors.keys().all(|name| name.starts_with(PREFIX)) {
-            let tensors = std::mem::take(&mut self.tensors).into_iter();
-            self.tensors = tensors.map(|(name, entry)| (name[PREFIX.len()..].to_string(), entry)).collect();
-        }
+    /// DataParallel and `torch.compile` write a prefix in front of every name: taken away when all have it.
+    pub(crate) fn without_wrappers(mut self) -> Self {
+        while ["module.", "_orig_mod."].into_iter().any(|prefix| self.take_away(prefix)) {}
         self
+    }
+
+    /// Takes a prefix of all names away; `false` where not all have it.
+    pub(crate) fn take_away(&mut self, prefix: &str) -> bool {
+        /// A hostile file's names may be nothing but prefixes.
+        const MOST: usize = 4;
+        let has_prefix = |name: &String| name.starts_with(prefix);
+        if prefix.is_empty()
+            || self.tensors.is_empty()
+            || self.prefixes >= MOST
+            || !self.tensors.keys().all(has_prefix)
+        {
+            return false;
+        }
+        let tensors = std::mem::take(&mut self.tensors).into_iter();
+        self.tensors = tensors.map(|(name, entry)| (name[prefix.len()..].to_string(), entry)).collect();
+        self.notes.push(format!("'{prefix}' in front of all names is left out"));
+        self.prefixes += 1;
+        true
+    }
+
+    /// Names and elements of the tensors of floats; batch norms' counters are none, whatever their type.
+    pub(crate) fn floats(&self) -> impl Iterator<Item = (&str, &Constant)> {
+        self.tensors.iter().filter_map(|(name, entry)| match entry {
+            Entry::Float(constant) if !name.ends_with(".num_batches_tracked") => Some((&**name, constant)),
+            _ => None,
+        })
+    }
+
+    /// Sizes of a tensor of floats.
+    pub(crate) fn dims(&self, name: &str) -> Option<&[usize]> {
+        match self.tensors.get(name) {
+            Some(Entry::Float(constant)) => Some(&constant.dims),
+            _ => None,
+        }
     }
 
     pub(crate) fn has(&self, name: &str) -> bool {
@@ -80,8 +115,7 @@ impl Checkpoint {
     /// Tensors of floats that were not asked for.
     pub(crate) fn unused(&self) -> Vec<String> {
         let used = self.used.borrow();
-        let floats = self.tensors.iter().filter(|(_, entry)| matches!(entry, Entry::Float(_)));
-        floats.map(|(name, _)| name).filter(|name| !used.contains(*name)).cloned().collect()
+        self.floats().map(|(name, _)| name).filter(|name| !used.contains(*name)).map(str::to_owned).collect()
     }
 
     /// The name that a typing error would most likely have been meant for.
@@ -145,10 +179,14 @@ mod tests {
 
     #[test]
     fn a_prefix_is_taken_away_only_when_all_have_it() {
-        let all = checkpoint(&["module.a", "module.b"]).without_common_prefix();
+        let all = checkpoint(&["module._orig_mod.a", "module._orig_mod.b"]).without_wrappers();
         assert!(all.has("a") && all.has("b"));
-        let some = checkpoint(&["module.a", "b"]).without_common_prefix();
-        assert!(some.has("module.a") && some.has("b"));
+        let left_out = |prefix| format!("'{prefix}' in front of all names is left out");
+        assert_eq!(all.notes, ["module.", "_orig_mod."].map(left_out));
+        let some = checkpoint(&["module.a", "b"]).without_wrappers();
+        assert!(some.has("module.a") && some.has("b") && some.notes.is_empty());
+        let many = checkpoint(&["module.module.module.module.module.a"]).without_wrappers();
+        assert!(many.has("module.a"));
     }
 
     #[test]

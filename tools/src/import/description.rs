@@ -2,7 +2,7 @@
 //!
 //! ```toml
 //! name = "cifar10-resnet8"
-//! weights = "cifar10-resnet8.safetensors"     # relative to this file
+//! weights = "cifar10-resnet8.safetensors"     # or .pt, .pth, .th; relative to this file
 //! labels = ["airplane", "automobile", "bird"] # may be left out
 //!
 //! [input]
@@ -33,7 +33,7 @@
 //! dense = "fc"
 //! ```
 //!
-//! Names and layouts are PyTorch's; `module.` in front of all names is left out. Each stage has one
+//! Names and layouts are PyTorch's; `module.` and `_orig_mod.` in front of all names are left out. Each stage has one
 //! of these keys:
 //!
 //! | key | what | further keys |
@@ -122,7 +122,7 @@ enum PerChannel {
 
 /// What helps somebody who has a checkpoint and no description, or a wrong one.
 pub(crate) const TEMPLATE: &str = r#"a checkpoint's layers are described in a TOML file like this one:
-    weights = "checkpoint.safetensors"
+    weights = "checkpoint.pth"
     input = { height = 32, width = 32, channels = 3, mean = 0.5, std = 0.25 }
     stage = [
         { conv = "conv1" },

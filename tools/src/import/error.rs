@@ -36,6 +36,8 @@ pub enum ErrorKind {
     Format,
     /// The content is of a known format, but breaks its rules.
     Damaged,
+    /// The file calls functions or holds objects of a program, none of which is executed here.
+    Code,
     /// Weights lie in another file.
     ExternalData,
     /// Height, width or channels are not fixed.
@@ -54,7 +56,7 @@ pub enum ErrorKind {
     Labels,
     /// The description names tensors that the weights file does not have.
     MissingTensor,
-    /// The weights file has tensors that the description does not name.
+    /// The weights file has tensors that the network does not have.
     UnusedTensor,
     /// The description's text breaks the rules of its format.
     Description,

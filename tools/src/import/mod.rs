@@ -1,12 +1,16 @@
 //! Importers: trained float models in the formats that frameworks write, as a [`FloatNetwork`].
 //!
 //! ```text
-//! .onnx ------------------------> graph --lower--.
-//!                                                +--> layers --recognize--> network
-//! .toml + .safetensors --description------------'
+//! .onnx ----------------------------------> graph --lower--.
+//!                                                          +--> layers --recognize--> network
+//! .toml -------------------------.                         |
+//!                                +--> description ---------'
+//! .safetensors, .pt, .pth, .th --'
 //! ```
 //!
-//! ONNX weights may lie in a file beside the model; descriptions are explained in [`description`].
+//! ONNX weights may lie in a file beside the model. Checkpoints have tensors by name and no graph: a
+//! description, explained in [`description`], names their layers; for ResNets it is made from the
+//! tensors' names.
 //!
 //! A reader per format fills the operator graph, or takes tensors by name; everything after that
 //! is shared. Formats are told apart by content, never by name. Untrusted bytes never panic, and
@@ -25,12 +29,14 @@ mod arrangement;
 mod checkpoint;
 pub mod description;
 mod error;
+mod family;
 mod fold;
 mod graph;
 mod layers;
 mod lower;
 mod onnx;
 mod order;
+mod pickle;
 mod preprocessing;
 mod recognize;
 mod safetensors;
@@ -40,7 +46,10 @@ mod tests;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
+use std::str::FromStr;
 
+use checkpoint::Checkpoint;
+use description::Description;
 use layers::{INPUT, LayerId, Layers};
 
 use crate::network::FloatNetwork;
@@ -58,6 +67,34 @@ pub struct ImportOptions {
     pub std: Option<Vec<f32>>,
     /// Labels, one for each output.
     pub labels: Option<Vec<String>>,
+    /// Size of the input, where the file does not say it: a checkpoint without a description.
+    pub input: Option<InputSize>,
+}
+
+/// Size of the images that a network takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InputSize {
+    /// Rows.
+    pub height: u16,
+    /// Columns.
+    pub width: u16,
+    /// Values of a pixel; the weights tell them too.
+    pub channels: Option<u16>,
+}
+
+impl FromStr for InputSize {
+    type Err = String;
+
+    /// Reads `HEIGHTxWIDTH` or `HEIGHTxWIDTHxCHANNELS`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let sizes: Option<Vec<u16>> =
+            text.split('x').map(|size| size.parse().ok().filter(|&size| size > 0)).collect();
+        match sizes.as_deref() {
+            Some(&[height, width]) => Ok(InputSize { height, width, channels: None }),
+            Some(&[height, width, channels]) => Ok(InputSize { height, width, channels: Some(channels) }),
+            _ => Err(format!("'{text}' is no size; give it as 32x32 or 32x32x3")),
+        }
+    }
 }
 
 /// An imported network.
@@ -85,7 +122,8 @@ struct Draft {
     notes: Vec<String>,
 }
 
-/// Reads a model: an ONNX file, or a TOML description that names its safetensors file.
+/// Reads a model: an ONNX file, a checkpoint (safetensors, or PyTorch's) of a ResNet, or a TOML
+/// description that names its checkpoint.
 ///
 /// Weights are looked for beside the file, where it names them.
 ///
@@ -103,11 +141,10 @@ pub fn import(path: &Path, options: &ImportOptions) -> Result<Imported, ImportEr
 /// As [`import`].
 pub fn import_bytes(bytes: Vec<u8>, path: &Path, options: &ImportOptions) -> Result<Imported, ImportError> {
     let in_file = |refusal| ImportError { file: path.to_path_buf(), refusal };
-    let draft = if safetensors::is_safetensors(&bytes) {
-        Err(in_file(
-            Refusal::new(ErrorKind::Format, "", "is a safetensors checkpoint: tensors without a graph")
-                .help(description::TEMPLATE),
-        ))
+    let draft = if let Some(checkpoint) = read_checkpoint(&bytes) {
+        checkpoint
+            .and_then(|checkpoint| from_checkpoint(checkpoint, bytes.len(), path, options.input))
+            .map_err(in_file)
     } else if description::is_text(&bytes) {
         from_description(path, &bytes)
     } else if let Some(refusal) = other_format(&bytes) {
@@ -141,28 +178,66 @@ fn from_description(path: &Path, bytes: &[u8]) -> Result<Draft, ImportError> {
     let file = path.parent().unwrap_or(Path::new("")).join(description.weights());
     let in_weights = |refusal| ImportError { file: file.clone(), refusal };
     let weights = read_file(&file).map_err(in_weights)?;
-    if !safetensors::is_safetensors(&weights) {
-        let reason = "is not a safetensors file, as the description's weights are";
+    let Some(checkpoint) = read_checkpoint(&weights) else {
+        let reason = "is no checkpoint (safetensors, or PyTorch's), as the description's weights are";
         return Err(in_weights(Refusal::new(ErrorKind::Format, "", reason)));
-    }
-    let checkpoint = safetensors::read(&weights).map_err(in_weights)?;
+    };
+    let mut checkpoint = checkpoint.map_err(in_weights)?;
+    let notes = std::mem::take(&mut checkpoint.notes);
     let (layers, output) =
         description.layers(&checkpoint, weights.len()).map_err(|refusal| match refusal.kind {
             ErrorKind::MissingTensor | ErrorKind::UnusedTensor | ErrorKind::Value => in_weights(refusal),
             _ => in_description(refusal),
         })?;
-    let (mean, std) = description.preprocessing();
-    let notes = vec![format!("input: {}", layers.shape(INPUT))];
-    Ok(Draft {
-        layers,
-        output,
-        name: description.name().map(str::to_string),
-        labels: description.labels().to_vec(),
-        mean,
-        std,
-        integer_input: false,
-        notes,
-    })
+    let input = format!("input: {}", layers.shape(INPUT));
+    Ok(description.draft(layers, output, [notes, vec![input]].concat()))
+}
+
+/// The tensors of a checkpoint; `None` for bytes that are none.
+fn read_checkpoint(bytes: &[u8]) -> Option<Result<Checkpoint, Refusal>> {
+    if safetensors::is_safetensors(bytes) {
+        Some(safetensors::read(bytes))
+    } else if pickle::is_zip(bytes) {
+        Some(pickle::read_zip(bytes))
+    } else if pickle::is_pickle(bytes) {
+        Some(pickle::read_legacy(bytes))
+    } else {
+        None
+    }
+}
+
+/// A checkpoint without a description: its tensors' names say what it is.
+fn from_checkpoint(
+    mut checkpoint: Checkpoint,
+    length: usize,
+    path: &Path,
+    input: Option<InputSize>,
+) -> Result<Draft, Refusal> {
+    let file = path.file_name().unwrap_or_default().to_string_lossy();
+    let family = family::recognize(&mut checkpoint, &file, input)?;
+    let description = description::parse(family.description.as_bytes())?;
+    let (layers, output) = description.layers(&checkpoint, length).map_err(|refusal| {
+        let help = family::describe(&family.description);
+        if refusal.kind == ErrorKind::Value { refusal } else { refusal.help(help) }
+    })?;
+    let notes = checkpoint.notes.into_iter().chain(family.notes).collect();
+    Ok(description.draft(layers, output, notes))
+}
+
+impl Description {
+    fn draft(&self, layers: Layers, output: LayerId, notes: Vec<String>) -> Draft {
+        let (mean, std) = self.preprocessing();
+        Draft {
+            layers,
+            output,
+            name: self.name().map(str::to_string),
+            labels: self.labels().to_vec(),
+            mean,
+            std,
+            integer_input: false,
+            notes,
+        }
+    }
 }
 
 /// A regular file's bytes.
@@ -193,22 +268,16 @@ fn other_format(bytes: &[u8]) -> Option<Refusal> {
         ("a TensorFlow Lite file", "export the float model to ONNX with tf2onnx")
     } else if bytes.starts_with(&skipstone::MAGIC) {
         ("a skipstone blob", "it is converted already: `inspect`, `eval` and `run` take it")
-    } else if bytes.starts_with(b"PK\x03\x04") {
-        ("a zip file, as PyTorch and Keras write them", EXPORT)
-    } else if matches!(bytes, [0x80, 2..=5, ..]) {
-        ("a Python pickle, as PyTorch used to write them", EXPORT)
     } else {
         return None;
     };
     Some(Refusal::new(ErrorKind::Format, "", format!("is {kind}, which is not read")).help(help))
 }
 
-const EXPORT: &str = "export it to ONNX (torch.onnx.export), or save its state_dict as safetensors and describe its \
-     layers in a TOML file";
-
 fn unknown_format() -> Refusal {
-    Refusal::new(ErrorKind::Format, "", "is of no format that is known here")
-        .help("models are ONNX files, or TOML descriptions of safetensors checkpoints")
+    Refusal::new(ErrorKind::Format, "", "is of no format that is known here").help(
+        "models are ONNX files, checkpoints (safetensors, or PyTorch's), or TOML descriptions of checkpoints",
+    )
 }
 
 impl Draft {
@@ -247,8 +316,6 @@ mod formats {
         let named = |bytes: &[u8]| other_format(bytes).map(|refusal| refusal.reason).unwrap_or_default();
         assert!(named(b"\x89HDF\r\n\x1a\n").contains("Keras"));
         assert!(named(b"\x1c\0\0\0TFL3").contains("TensorFlow Lite"));
-        assert!(named(b"PK\x03\x04").contains("PyTorch"));
-        assert!(named(b"\x80\x02\x8a").contains("pickle"));
         assert!(named(b"").is_empty());
     }
 }

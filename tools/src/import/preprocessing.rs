@@ -29,7 +29,10 @@ pub(crate) fn preprocessing(
         let note = match (given, integer_input) {
             (true, _) => format!("pixels: (pixel / 255 - {mean:?}) / {std:?}"),
             (false, true) => "pixels: 0..255, as the model's integer input says".into(),
-            (false, false) => "pixels: pixel / 255, as no mean and standard deviation are given".into(),
+            (false, false) => {
+                "pixels: pixel / 255, as no mean and standard deviation are given (--normalize has the usual)"
+                    .into()
+            }
         };
         let std = if integer_input && !given { vec![RAW] } else { std };
         return Ok((Preprocessing { mean, std }, note));

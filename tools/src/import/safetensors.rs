@@ -34,11 +34,11 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Checkpoint, Refusal> {
         };
         checkpoint.insert(name, entry);
     }
-    Ok(checkpoint.without_common_prefix())
+    Ok(checkpoint.without_wrappers())
 }
 
-/// `None` for types that weights do not have.
-fn floats(dtype: Dtype, data: &[u8]) -> Option<Vec<f32>> {
+/// Elements as f32; `None` for types that weights do not have.
+pub(crate) fn floats(dtype: Dtype, data: &[u8]) -> Option<Vec<f32>> {
     fn read<const N: usize>(data: &[u8], convert: impl Fn([u8; N]) -> f32) -> Vec<f32> {
         data.as_chunks().0.iter().map(|&chunk| convert(chunk)).collect()
     }
