@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use skipstone::Model;
-use skipstone::schedule::{Segment, Tensor};
+use skipstone::schedule::{Node, Segment, Tensor};
 
 use super::cycles::{Cost, Counted};
 use crate::case::Case;
@@ -44,7 +44,7 @@ fn steps(model: &Model<'_>) -> Result<Vec<usize>> {
         for entry in stages.by_ref().take(usize::from(*count)) {
             for layer in entry?.stage.layers(reads, nodes.len() as u16 + 1, 0) {
                 let strip = *strips.next().context("the plan has no strip for a layer")?;
-                nodes.push(skipstone::schedule::Node { strip, ..layer.node });
+                nodes.push(Node { strip, ..layer.node });
             }
             reads = nodes.len() as u16;
         }
@@ -60,4 +60,28 @@ fn steps(model: &Model<'_>) -> Result<Vec<usize>> {
         input = nodes.last().context("the plan has an empty segment")?.output;
     }
     Ok(order)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_layer_has_the_steps_of_its_rows() {
+        let model =
+            Model::parse(skipstone::include_model!("../../../../models/cifar10-resnet8.skip")).unwrap();
+        let strips = model.memory_plan(false).unwrap().strips;
+        let layers: Vec<_> = model
+            .stages()
+            .flat_map(|entry| entry.unwrap().stage.layers(0, 1, 0).collect::<Vec<_>>())
+            .collect();
+        let expected: Vec<_> = layers
+            .iter()
+            .zip(strips)
+            .map(|(layer, strip)| layer.node.steps().div_ceil((*strip).into()))
+            .collect();
+        let mut made = vec![0; layers.len()];
+        steps(&model).unwrap().into_iter().for_each(|layer| made[layer] += 1);
+        assert_eq!(made, expected);
+    }
 }
