@@ -52,9 +52,9 @@ pub(crate) fn summary(measurements: &[Measurement]) -> String {
     let mut peers = table(&["peers, ResNet-8 on a Cortex-M4", "instr./MAC", "cycles/MAC", "ms"], "<>>>");
     peers.add_rows(PEERS);
     format!(
-        "One picture, fed by rows, on a Cortex-M4. Instructions are exact to 40. Cycles are
-a model's, for memory without wait states: published firmware took {CALIBRATION} times
-as many on silicon.
+        "One picture, fed by rows, on a Cortex-M4. Instructions are exact to 40. Cycles
+are a model's, for memory without wait states: published firmware took {CALIBRATION}
+times as many on silicon.
 
 {}
 Milliseconds by the model, and what silicon would take by the factor above.
