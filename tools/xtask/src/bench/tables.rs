@@ -60,12 +60,12 @@ times as many on silicon.
 Milliseconds by the model, and what silicon would take by the factor above.
 
 {}
-Bytes: arena with the frame in it, arena fed by rows, blob and code in flash, the
-deepest stack. Instructions of the start-up: parse and new, once.
+Bytes: arena with the frame in it, arena fed by rows, blob and code in flash,
+the deepest stack. Instructions of the start-up: parse and new, once.
 
 {}
-Of the peers, what MLPerf Tiny published for silicon (NUCLEO-L4R5ZI, 120 MHz), and
-two run by us in this model.
+Of the peers, what MLPerf Tiny published for silicon (NUCLEO-L4R5ZI, 120 MHz),
+and two run by us in this model.
 
 {}",
         lines(&counts),
