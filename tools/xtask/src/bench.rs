@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use self::baseline::Baseline;
 use self::cycles::Cost;
-pub(crate) use self::cycles::{Counter, announce as announce_counter, is_ready as counter_is_ready};
+pub(crate) use self::cycles::Counter;
 use self::networks::{MODES, Mode, Network};
 use crate::case::{Case, Tool};
 use crate::firmware::Build;

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use crate::bench::Counter;
+use crate::process;
 use crate::toolchain::{self, TARGET, Toolchain};
-use crate::{bench, process};
 
 /// The emulator.
 pub(crate) const QEMU: &str = "qemu-system-arm";
@@ -59,18 +60,18 @@ impl Missing {
 /// The command: installs what is missing, or says that nothing is.
 pub(crate) fn run(dry_run: bool) -> Result<()> {
     let missing = Missing::find();
-    let counter_missing = !bench::counter_is_ready();
+    let counter_missing = !Counter::is_ready();
     if dry_run && (counter_missing || !missing.nothing()) {
         if !missing.nothing() {
             missing.announce();
         }
         if counter_missing {
-            bench::announce_counter();
+            Counter::announce();
         }
         return Ok(());
     }
     let toolchain = ensure()?;
-    bench::Counter::ensure()?;
+    Counter::ensure()?;
     println!("Everything is there: {}; {}", toolchain.describe(), emulator().unwrap_or_default());
     Ok(())
 }

@@ -51,8 +51,8 @@ impl Counter {
     pub(crate) fn ensure() -> Result<Counter> {
         let environment = environment();
         let python = environment.join("bin").join("python");
-        if !is_ready() {
-            announce();
+        if !Counter::is_ready() {
+            Counter::announce();
             if process::probe("python3", &["-c", "import ensurepip, venv"]).is_none() {
                 setup::install_packages(&["python3-venv"])?;
             }
@@ -64,6 +64,20 @@ impl Counter {
             fs::copy(requirements(), stamp()).context("keeping a copy of requirements.txt")?;
         }
         Ok(Counter { python })
+    }
+
+    /// Whether nothing has to be set up.
+    pub(crate) fn is_ready() -> bool {
+        let [made_from, wanted] = [stamp(), requirements()].map(|path| fs::read(path).ok());
+        made_from.is_some() && made_from == wanted
+    }
+
+    /// Says what will be set up and why; not where the JSON goes.
+    pub(crate) fn announce() {
+        eprintln!("Missing, and to be installed in {}:", environment().display());
+        eprintln!(
+            "- the Python packages capstone, pyelftools and unicorn: `cargo xtask bench` counts cycles with them"
+        );
     }
 
     /// Runs the firmware's `bench` until its run has ended, and counts.
@@ -78,19 +92,6 @@ impl Counter {
     pub(crate) fn test(&self) -> Result<()> {
         process::run(Command::new(&self.python).args(["-m", "unittest", "--quiet"]).current_dir(scripts()))
     }
-}
-
-/// Whether nothing has to be set up.
-pub(crate) fn is_ready() -> bool {
-    fs::read(stamp()).ok().is_some_and(|bytes| fs::read(requirements()).is_ok_and(|wanted| bytes == wanted))
-}
-
-/// Says what will be set up and why.
-pub(crate) fn announce() {
-    println!("Missing, and to be installed in {}:", environment().display());
-    println!(
-        "- the Python packages capstone, pyelftools and unicorn: `cargo xtask bench` counts cycles with them"
-    );
 }
 
 fn environment() -> PathBuf {
