@@ -316,6 +316,8 @@ impl Memory<'_> {
         Some(())
     }
 
+    /// Makes one step. `cargo xtask bench` attributes cost to layers by the calls of this function.
+    #[inline(never)]
     fn run(&mut self, operation: &Operation<'_>, step: Step) -> Option<()> {
         let node = self.segment.node(step.tensor)?;
         match operation {

@@ -48,6 +48,8 @@ impl Tool {
 
 /// What `skipstone inspect` states.
 pub(crate) struct Facts {
+    /// Each layer that runs, in order.
+    pub(crate) layers: Vec<Layer>,
     /// Bytes of arena, with the frame in it.
     pub(crate) arena_bytes: u64,
     /// Bytes of arena, fed by rows.
@@ -58,10 +60,46 @@ pub(crate) struct Facts {
     pub(crate) macs: u64,
 }
 
+/// A layer in `skipstone inspect`'s words.
+pub(crate) struct Layer {
+    /// Its block's name and its own.
+    pub(crate) name: String,
+    /// Window and stride, and `+` where it adds the shortcut: `3x3/2 +`.
+    pub(crate) window: String,
+    /// Multiplications and additions of one run.
+    pub(crate) macs: u64,
+}
+
+/// What a case is made from.
+pub(crate) struct Source<'s> {
+    /// The case's name, and its blob's.
+    pub(crate) name: &'s str,
+    /// The trained network.
+    pub(crate) network: PathBuf,
+    /// Further arguments of `skipstone convert`.
+    pub(crate) arguments: &'s [&'s str],
+    /// File in `models` with images for the calibration.
+    pub(crate) calibration: &'s str,
+    /// File in `models` with the images to run.
+    pub(crate) pictures: &'s str,
+    /// File for these images, raw.
+    pub(crate) raw: &'s str,
+    /// Most images to run.
+    pub(crate) limit: Option<usize>,
+}
+
+impl<'s> Source<'s> {
+    /// One photo, for a network that was trained on CIFAR-10 or looks like it.
+    pub(crate) fn photo(name: &'s str, network: PathBuf, arguments: &'s [&'s str]) -> Source<'s> {
+        let (calibration, raw) = ("cifar10-calibration.npz", "photo.raw");
+        Source { name, network, arguments, calibration, pictures: PHOTO, raw, limit: None }
+    }
+}
+
 /// A converted network and the images that it runs on.
 pub(crate) struct Case {
-    /// The network's name.
-    pub(crate) name: &'static str,
+    /// Its name.
+    pub(crate) name: String,
     /// The blob.
     pub(crate) blob: PathBuf,
     /// Raw images, exactly the bytes that the network sees, one after another.
@@ -83,45 +121,54 @@ pub(crate) struct OnHost {
 impl Case {
     /// ResNet-8 trained on CIFAR-10, and one photo.
     pub(crate) fn photo(tool: &Tool) -> Result<Case> {
-        Case::make(tool, "cifar10-resnet8", "cifar10-calibration.npz", PHOTO, "photo.raw", None)
+        let name = "cifar10-resnet8";
+        Case::make(tool, &Source::photo(name, paths::models().join(name).with_extension("toml"), &[]))
     }
 
     /// The digits' network, and the first hundred and some of their test images.
     pub(crate) fn digits(tool: &Tool) -> Result<Case> {
-        Case::make(tool, "digits", "digits-calibration.npz", "digits-test.npz", "digits.raw", Some(DIGITS))
+        let source = Source {
+            name: "digits",
+            network: paths::models().join("digits.toml"),
+            arguments: &[],
+            calibration: "digits-calibration.npz",
+            pictures: "digits-test.npz",
+            raw: "digits.raw",
+            limit: Some(DIGITS),
+        };
+        Case::make(tool, &source)
     }
 
-    fn make(
-        tool: &Tool,
-        name: &'static str,
-        calibration: &str,
-        pictures: &str,
-        raw: &str,
-        limit: Option<usize>,
-    ) -> Result<Case> {
+    /// Converts the network and prepares the images.
+    pub(crate) fn make(tool: &Tool, source: &Source<'_>) -> Result<Case> {
         let output = paths::output();
         fs::create_dir_all(&output).with_context(|| format!("creating {}", output.display()))?;
-        let (blob, images) = (output.join(format!("{name}.skip")), output.join(raw));
+        let (blob, images) = (output.join(format!("{}.skip", source.name)), output.join(source.raw));
         let mut convert = tool.command("convert");
-        convert.arg(paths::models().join(format!("{name}.toml"))).arg("-o").arg(&blob);
-        convert.arg("--calibrate").arg(paths::models().join(calibration));
+        convert.arg(&source.network).arg("-o").arg(&blob).args(source.arguments);
+        convert.arg("--calibrate").arg(paths::models().join(source.calibration));
         if tool.talks { process::run(&mut convert) } else { process::output(&mut convert).map(drop) }?;
 
         let mut preprocess = tool.command("preprocess");
-        preprocess.arg(&blob).arg(paths::models().join(pictures)).arg("-o").arg(&images);
-        preprocess.args(limit.map(|limit| format!("--limit={limit}")));
+        preprocess.arg(&blob).arg(paths::models().join(source.pictures)).arg("-o").arg(&images);
+        preprocess.args(source.limit.map(|limit| format!("--limit={limit}")));
         process::output(&mut preprocess)?;
         let facts = inspect(tool, &blob)?;
-        Ok(Case { name, blob, images, facts })
+        Ok(Case { name: source.name.into(), blob, images, facts })
+    }
+
+    /// The network's model; its blob lies in `storage`.
+    pub(crate) fn model<'s>(&self, storage: &'s mut Vec<u8>) -> Result<Model<'s>> {
+        let bytes = read(&self.blob)?;
+        let blob = aligned(storage, bytes.len());
+        blob.copy_from_slice(&bytes);
+        Model::parse(blob).with_context(|| format!("parsing {}", self.blob.display()))
     }
 
     /// Runs the network on the host, by the code that runs on the board.
     pub(crate) fn on_host(&self) -> Result<OnHost> {
         let (mut blob, mut arena) = (Vec::new(), Vec::new());
-        let bytes = read(&self.blob)?;
-        let blob = aligned(&mut blob, bytes.len());
-        blob.copy_from_slice(&bytes);
-        let model = Model::parse(blob).with_context(|| format!("parsing {}", self.blob.display()))?;
+        let model = self.model(&mut blob)?;
         let arena = aligned(&mut arena, model.arena_bytes_rows());
         let mut network: Network = Network::new(model, arena)?;
         let mut scores = Vec::new();
@@ -143,11 +190,33 @@ fn inspect(tool: &Tool, blob: &Path) -> Result<Facts> {
         None => bail!("`skipstone inspect {} --json` has no number `{key}`", blob.display()),
     };
     Ok(Facts {
+        layers: layers(&json).with_context(|| format!("the layers of {}", blob.display()))?,
         arena_bytes: number("arena_bytes")?,
         arena_bytes_rows: number("arena_bytes_rows")?,
         blob_bytes: number("blob_bytes")?,
         macs: number("macs")?,
     })
+}
+
+fn layers(report: &Value) -> Result<Vec<Layer>> {
+    let layers = report["layers"].as_array().context("`skipstone inspect --json` has no `layers`")?;
+    let layer = |layer: &Value| {
+        let block =
+            layer["block"].as_u64().and_then(|index| report["blocks"][index as usize]["name"].as_str());
+        let names = [block, layer["name"].as_str()].into_iter().flatten();
+        let (kernel, stride) = (&layer["window"]["kernel"], &layer["window"]["stride"]);
+        let mut window =
+            if kernel.is_null() { String::new() } else { format!("{}x{}", kernel[0], kernel[1]) };
+        if stride[0].as_u64() > Some(1) {
+            window += &format!("/{}", stride[0]);
+        }
+        if layer["adds_shortcut"] == true {
+            window += " +";
+        }
+        let macs = layer["macs"].as_u64().context("a layer has no `macs`")?;
+        Ok(Layer { name: names.collect::<Vec<_>>().join(" "), window, macs })
+    };
+    layers.iter().map(layer).collect()
 }
 
 /// `length` zeros in `storage`, aligned to 16 as blobs and arenas are.

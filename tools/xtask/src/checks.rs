@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::bench::{self, Counter, Measurement};
 use crate::board::Board;
 use crate::case::{Case, DIGITS, Tool};
 use crate::firmware::Build;
@@ -43,6 +44,8 @@ pub(crate) fn run(only: &[String]) -> Result<ExitCode> {
     suite.check("emulated parity, photo", || bench.parity(bench.photo()?, 1));
     suite.check("emulated parity, digits", || bench.parity(bench.digits()?, DIGITS));
     suite.check("flash size", || bench.flash_size());
+    suite.check("bench counts", || bench.counts());
+    suite.check("bench baseline", || bench.baseline());
     Ok(suite.finish())
 }
 
@@ -207,6 +210,20 @@ impl Bench {
         let code = flash_size::code_bytes(&elf, case)?;
         ensure!(code <= MAX_CODE_BYTES, "{code} B of code and constants, {MAX_CODE_BYTES} allowed");
         Ok(Outcome::pass(format!("{code} B of code and constants, {MAX_CODE_BYTES} allowed")))
+    }
+
+    /// Both emulators count the same instructions; the model of cycles passes its own tests.
+    fn counts(&self) -> Result<Outcome> {
+        let counter = Counter::ensure()?;
+        counter.test()?;
+        let case = Case::digits(self.tool()?)?;
+        let measurement = Measurement::take("digits", "default", case, &self.toolchain, &counter)?;
+        Ok(Outcome::pass(measurement.summary()))
+    }
+
+    fn baseline(&self) -> Result<Outcome> {
+        let lines = bench::check_resnet8(self.tool()?, &self.toolchain)?;
+        Ok(Outcome::pass(lines.join("; ")))
     }
 }
 

@@ -48,12 +48,8 @@ enum Command {
         /// Run only the checks whose names contain one of these words.
         only: Vec<String>,
     },
-    /// Print what one picture costs on the emulated Cortex-M4.
-    Bench {
-        /// Print JSON for machines.
-        #[arg(long)]
-        json: bool,
-    },
+    /// Print what one picture costs on the emulated Cortex-M4, or check that it did not become more.
+    Bench(bench::Arguments),
     /// Build the demo for a real board, flash it and show what it prints.
     Flash {
         /// The board that is attached.
@@ -80,7 +76,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Setup { dry_run } => setup::run(dry_run)?,
         Command::Demo => demo::run()?,
         Command::Test { only } => return checks::run(&only),
-        Command::Bench { json } => bench::run(json)?,
+        Command::Bench(arguments) => bench::run(&arguments)?,
         Command::Flash { board } => flash::run(board)?,
         Command::Emulate { elf } => emulator::show(&elf)?,
     }

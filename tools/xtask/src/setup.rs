@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use crate::bench::Counter;
 use crate::process;
 use crate::toolchain::{self, TARGET, Toolchain};
 
@@ -59,11 +60,18 @@ impl Missing {
 /// The command: installs what is missing, or says that nothing is.
 pub(crate) fn run(dry_run: bool) -> Result<()> {
     let missing = Missing::find();
-    if dry_run && !missing.nothing() {
-        missing.announce();
+    let counter_missing = !Counter::is_ready();
+    if dry_run && (counter_missing || !missing.nothing()) {
+        if !missing.nothing() {
+            missing.announce();
+        }
+        if counter_missing {
+            Counter::announce();
+        }
         return Ok(());
     }
     let toolchain = ensure()?;
+    Counter::ensure()?;
     println!("Everything is there: {}; {}", toolchain.describe(), emulator().unwrap_or_default());
     Ok(())
 }
@@ -118,13 +126,14 @@ fn target_added() -> bool {
     added.is_ok()
 }
 
-fn install_packages(packages: &[&str]) -> Result<()> {
+/// Installs Debian's packages, or says what a person has to do.
+pub(crate) fn install_packages(packages: &[&str]) -> Result<()> {
     let list = packages.join(" ");
     if process::probe("apt-get", &["--version"]).is_none() {
         let brew = if cfg!(target_os = "macos") { " (here: `brew install qemu`)" } else { "" };
         bail!(
             "this system has no apt-get. Needed are Debian's packages {list}, or what gives the same: \
-             the target {TARGET} of rustup, and {QEMU} from your system's packages{brew}"
+             the target {TARGET} of rustup, {QEMU} and Python 3 from your system's packages{brew}"
         );
     }
     let root = process::probe("id", &["-u"]).is_some_and(|id| id.trim() == "0");

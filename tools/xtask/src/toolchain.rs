@@ -5,6 +5,8 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use anyhow::Result;
+
 use crate::{paths, process};
 
 /// The firmware's target.
@@ -48,6 +50,15 @@ impl Toolchain {
                 format!("Debian's Rust in {DEBIAN}, building `core` from source, with {}", linker.display())
             }
         }
+    }
+
+    /// The compiler's version.
+    pub(crate) fn compiler(&self) -> Result<String> {
+        let rustc = match self {
+            Toolchain::Installed => PathBuf::from("rustc"),
+            Toolchain::Debian { .. } => Path::new(DEBIAN).join("rustc"),
+        };
+        Ok(process::output(Command::new(rustc).arg("--version"))?.trim().to_string())
     }
 
     /// `cargo SUBCOMMAND` for the firmware's workspace and target.

@@ -1,0 +1,130 @@
+//! What is measured: the networks, the ways to convert them, and weights for those that have none here.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+use safetensors::tensor::{Dtype, TensorView};
+
+use crate::case::{Case, Source, Tool};
+use crate::paths;
+
+/// A network for 32x32 RGB pictures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Network {
+    /// MLPerf Tiny's, trained on CIFAR-10: models/cifar10-resnet8.toml.
+    Resnet8,
+    /// The CIFAR family's, 3 blocks a stage, padded shortcuts, random weights.
+    Resnet20,
+    /// The same with 9 blocks a stage.
+    Resnet56,
+}
+
+/// A way to convert a network.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Mode {
+    /// Its name.
+    pub(crate) name: &'static str,
+    /// What `skipstone convert` is told.
+    arguments: &'static [&'static str],
+}
+
+/// Every mode: the one table to extend.
+pub(crate) const MODES: &[Mode] = &[Mode { name: "default", arguments: &[] }];
+
+/// Enough for random weights, whose ranges are nobody's concern.
+const FEW_IMAGES: [&str; 2] = ["--calibration-images", "10"];
+
+impl Network {
+    /// Its name.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Network::Resnet8 => "resnet8",
+            Network::Resnet20 => "resnet20",
+            Network::Resnet56 => "resnet56",
+        }
+    }
+
+    /// The network converted in this mode, with one photo.
+    pub(crate) fn case(self, mode: &Mode, tool: &Tool) -> Result<Case> {
+        let (network, images) = match self {
+            Network::Resnet8 => (paths::models().join("cifar10-resnet8.toml"), &[][..]),
+            Network::Resnet20 => (self.synthesise(3)?, &FEW_IMAGES[..]),
+            Network::Resnet56 => (self.synthesise(9)?, &FEW_IMAGES[..]),
+        };
+        let arguments = [mode.arguments, images].concat();
+        Case::make(tool, &Source::photo(&format!("{}-{}", self.name(), mode.name), network, &arguments))
+    }
+
+    /// Writes a network of the CIFAR family with `blocks` blocks a stage; returns its description. What
+    /// a run costs does not depend on the weights.
+    fn synthesise(self, blocks: usize) -> Result<PathBuf> {
+        let mut weights = Weights { seed: 1, tensors: BTreeMap::new() };
+        weights.add("conv1.weight".into(), &[16, 3, 3, 3], 1.0);
+        let mut channels = 16;
+        for (stage, width) in [16, 32, 64].into_iter().enumerate() {
+            for block in 0..blocks {
+                let name = format!("layer{}.{block}", stage + 1);
+                weights.add(format!("{name}.conv1.weight"), &[width, channels, 3, 3], 1.0);
+                // small, so that activations do not grow from block to block
+                weights.add(format!("{name}.conv2.weight"), &[width, width, 3, 3], 0.2);
+                channels = width;
+            }
+        }
+        weights.add("fc.weight".into(), &[10, channels], 1.0);
+
+        let (name, output) = (self.name(), paths::output());
+        fs::create_dir_all(&output).with_context(|| format!("creating {}", output.display()))?;
+        let tensors = weights
+            .tensors
+            .iter()
+            .map(|(name, (shape, bytes))| Ok((name, TensorView::new(Dtype::F32, shape.clone(), bytes)?)));
+        let tensors: Vec<_> = tensors.collect::<Result<_>>()?;
+        safetensors::serialize_to_file(tensors, None, &output.join(format!("{name}.safetensors")))?;
+        let description = output.join(format!("{name}.toml"));
+        let text = format!(
+            r#"name = "{name}"
+weights = "{name}.safetensors"
+input = {{ height = 32, width = 32, channels = 3, mean = 0.5, std = 0.25 }}
+stage = [
+    {{ conv = "conv1" }},
+    {{ blocks = "layer1" }},
+    {{ blocks = "layer2", stride = 2 }},
+    {{ blocks = "layer3", stride = 2 }},
+    {{ pool = "global-average" }},
+    {{ dense = "fc" }},
+]
+"#
+        );
+        fs::write(&description, text).with_context(|| format!("writing {}", description.display()))?;
+        Ok(description)
+    }
+}
+
+/// Random weights, always the same.
+struct Weights {
+    seed: u32,
+    /// Shape and little-endian values of each tensor.
+    tensors: BTreeMap<String, (Vec<usize>, Vec<u8>)>,
+}
+
+impl Weights {
+    /// Adds a tensor, outputs first, that multiplies its input's variance by the square of `gain`, half
+    /// of it being cut away by ReLU.
+    fn add(&mut self, name: String, shape: &[usize], gain: f32) {
+        let inputs: usize = shape[1..].iter().product();
+        let largest = gain * (6.0 / inputs as f32).sqrt();
+        let mut bytes = Vec::new();
+        for _ in 0..shape[0] * inputs {
+            // Marsaglia's xorshift with 32 bits
+            self.seed ^= self.seed << 13;
+            self.seed ^= self.seed >> 17;
+            self.seed ^= self.seed << 5;
+            let unit = self.seed as f32 / u32::MAX as f32;
+            bytes.extend(((2.0 * unit - 1.0) * largest).to_le_bytes());
+        }
+        self.tensors.insert(name, (shape.to_vec(), bytes));
+    }
+}
