@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use skipstone::Model;
-use skipstone::schedule::{Node, Segment, Tensor};
+use skipstone::schedule::{Segment, Tensor};
 
 use super::cycles::{Cost, Counted};
 use crate::case::Case;
@@ -42,9 +42,9 @@ fn steps(model: &Model<'_>) -> Result<Vec<usize>> {
         let mut nodes = Vec::new();
         let mut reads = 0;
         for entry in stages.by_ref().take(usize::from(*count)) {
-            for layer in entry?.stage.layers(reads, nodes.len() as u16 + 1, 0) {
+            for layer in entry?.stage.layers(reads, nodes.len() as u16 + 1) {
                 let strip = *strips.next().context("the plan has no strip for a layer")?;
-                nodes.push(Node { strip, ..layer.node });
+                nodes.push(layer.place(strip, 0));
             }
             reads = nodes.len() as u16;
         }
@@ -71,10 +71,8 @@ mod tests {
         let model =
             Model::parse(skipstone::include_model!("../../../../models/cifar10-resnet8.skip")).unwrap();
         let strips = model.memory_plan(false).unwrap().strips;
-        let layers: Vec<_> = model
-            .stages()
-            .flat_map(|entry| entry.unwrap().stage.layers(0, 1, 0).collect::<Vec<_>>())
-            .collect();
+        let layers: Vec<_> =
+            model.stages().flat_map(|entry| entry.unwrap().stage.layers(0, 1).collect::<Vec<_>>()).collect();
         let expected: Vec<_> = layers
             .iter()
             .zip(strips)
