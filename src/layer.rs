@@ -197,6 +197,16 @@ impl<'a> Conv2d<'a> {
         kernels::weight_bytes(window, input, outputs.into(), depthwise, algorithm)
     }
 
+    /// Bytes of the weights, as the algorithm wants them.
+    pub const fn weight_len(&self) -> usize {
+        self.weights.len()
+    }
+
+    /// Whether `algorithm` can compute the layer.
+    pub fn is_served_by(&self, algorithm: Algorithm) -> bool {
+        kernels::serves(&Conv2d { algorithm, ..*self })
+    }
+
     /// How the layer is computed.
     pub const fn algorithm(&self) -> Algorithm {
         self.algorithm

@@ -55,6 +55,7 @@ pub mod tflite;
 pub use arena::Arena;
 pub use block::{Block, MAX_PATH, Shortcut, Subsample};
 pub use error::{LayerError, NewError, ParseError, RunError};
+pub use kernels::cost::predicted_cycles;
 pub use kernels::dsp::direct::pack as pack_weights;
 pub use kernels::dsp::winograd::transform_weights;
 pub use layer::{Algorithm, Conv2d, Dense, Finish, GlobalAveragePool, Pool2d, Pooling, Reduction, Windowed};

@@ -17,6 +17,7 @@
 //! missing, their portable twins stand in for them, so that the same loops are tested on the host. The
 //! plan says for each convolution which it is ([`Algorithm`]).
 
+pub(crate) mod cost;
 pub(crate) mod dsp;
 mod reference;
 #[cfg(test)]

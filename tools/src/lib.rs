@@ -12,6 +12,7 @@ pub mod float;
 pub mod import;
 pub mod layerwise;
 pub mod network;
+pub mod optimize;
 pub mod picture;
 pub mod planner;
 pub mod quantize;

@@ -64,13 +64,28 @@ pub enum PlanError {
 /// Plans `stages` over `input`, fed row by row or with the frame in the arena; a segment has at most
 /// `max_tensors` tensors, which is what `Network::<TENSORS>` must hold.
 pub fn plan(stages: &[Stage<'_>], input: Shape, frame: bool, max_tensors: usize) -> Result<Plan, PlanError> {
-    let network = Lowered::new(stages, input, frame, &[])?;
-    for (stage, nodes) in network.stages.iter().enumerate() {
-        if nodes.len() + 1 > max_tensors {
-            return Err(PlanError::StageTooLong { stage, needed: nodes.len() + 1, limit: max_tensors });
-        }
-    }
-    let mut candidates = vec![network.best_cuts(max_tensors), vec![1; stages.len()]];
+    plan_nodes(nodes(stages, &[]), input, frame, max_tensors)
+}
+
+/// The nodes of the stages' layers with these strips, as [`plan_as`] takes them.
+fn nodes(stages: &[Stage<'_>], strips: &[u8]) -> Vec<Vec<Node>> {
+    let mut strips = strips.iter();
+    let mut nodes = |stage: &Stage<'_>| {
+        stage.layers(0, 1).map(|layer| layer.place(strips.next().copied().unwrap_or(1), 0)).collect()
+    };
+    stages.iter().map(&mut nodes).collect()
+}
+
+/// As [`plan`], for the nodes of each stage, with their strips and scratch memory.
+pub fn plan_nodes(
+    nodes: Vec<Vec<Node>>,
+    input: Shape,
+    frame: bool,
+    max_tensors: usize,
+) -> Result<Plan, PlanError> {
+    let network = Lowered::new(nodes, input, frame)?;
+    network.check(max_tensors)?;
+    let mut candidates = vec![network.best_cuts(max_tensors).1, vec![1; network.stages.len()]];
     candidates.dedup();
     let placed = candidates.into_iter().map(|segments| {
         let (arena_bytes, rows) = network.place(&segments);
@@ -79,6 +94,21 @@ pub fn plan(stages: &[Stage<'_>], input: Shape, frame: bool, max_tensors: usize)
     let best = placed.min_by_key(|(arena_bytes, segments, _)| (*arena_bytes, segments.len()));
     let (arena_bytes, segments, rows) = best.unwrap_or_default();
     network.plan(arena_bytes, &segments, rows)
+}
+
+/// Bytes below which no plan of these nodes can be, with the cuts that need least.
+///
+/// # Errors
+/// As [`plan_nodes`].
+pub fn lower_bound_nodes(
+    nodes: Vec<Vec<Node>>,
+    input: Shape,
+    frame: bool,
+    max_tensors: usize,
+) -> Result<usize, PlanError> {
+    let network = Lowered::new(nodes, input, frame)?;
+    network.check(max_tensors)?;
+    Ok(network.best_cuts(max_tensors).0)
 }
 
 /// As [`plan`], but with these segments (each a number of stages) and strips: the height for each layer, in
@@ -90,7 +120,7 @@ pub fn plan_as(
     segments: &[usize],
     strips: &[u8],
 ) -> Result<Plan, PlanError> {
-    let network = Lowered::new(stages, input, frame, strips)?;
+    let network = Lowered::new(nodes(stages, strips), input, frame)?;
     let (arena_bytes, rows) = network.place(segments);
     network.plan(arena_bytes, segments, rows)
 }
@@ -127,14 +157,9 @@ struct Slot {
 }
 
 impl Lowered {
-    fn new(stages: &[Stage<'_>], input: Shape, frame: bool, strips: &[u8]) -> Result<Self, PlanError> {
-        let mut strips = strips.iter();
-        let mut nodes = |stage: &Stage<'_>| {
-            stage.layers(0, 1).map(|layer| layer.place(strips.next().copied().unwrap_or(1), 0)).collect()
-        };
+    fn new(stages: Vec<Vec<Node>>, input: Shape, frame: bool) -> Result<Self, PlanError> {
         let row_bytes = input.row_len() as u32;
         let input = Tensor { rows: input.height, row_bytes, base: 0, contiguous: frame };
-        let stages: Vec<Vec<Node>> = stages.iter().map(&mut nodes).collect();
         for (layer, node) in stages.iter().flatten().enumerate() {
             let strip = node.strip;
             let windows = usize::from(strip.saturating_sub(1)) * usize::from(node.window.stride[0]);
@@ -144,6 +169,15 @@ impl Lowered {
             }
         }
         Ok(Lowered { stages, input, frame })
+    }
+
+    fn check(&self, max_tensors: usize) -> Result<(), PlanError> {
+        for (stage, nodes) in self.stages.iter().enumerate() {
+            if nodes.len() + 1 > max_tensors {
+                return Err(PlanError::StageTooLong { stage, needed: nodes.len() + 1, limit: max_tensors });
+            }
+        }
+        Ok(())
     }
 
     /// The plan in the blob's terms.
@@ -352,9 +386,9 @@ impl Lowered {
         (top, table)
     }
 
-    /// The cuts between stages that keep the largest lower bound of a segment smallest; of equal ones the
-    /// fewest cuts.
-    fn best_cuts(&self, max_tensors: usize) -> Vec<usize> {
+    /// The cuts between stages that keep the largest lower bound of a segment smallest, of equal ones the
+    /// fewest cuts; and that bound.
+    fn best_cuts(&self, max_tensors: usize) -> (usize, Vec<usize>) {
         let stages = self.stages.len();
         // best[to]: (peak, segments, start of the last segment) for the stages before `to`
         let mut best: Vec<Option<(usize, usize, usize)>> = vec![None; stages + 1];
@@ -380,7 +414,7 @@ impl Lowered {
             to = from;
         }
         cuts.reverse();
-        cuts
+        (best[stages].map_or(0, |(peak, _, _)| peak), cuts)
     }
 
     /// Most bytes alive at once while stages `from..to` run as one segment.

@@ -78,6 +78,21 @@ impl Form {
     }
 }
 
+/// Sizes by which the cost is predicted.
+pub(crate) struct Sizes {
+    /// Places under a group of tiles.
+    pub(crate) patch_positions: usize,
+    /// Products of a tile, and the groups they add up in.
+    pub(crate) slots: usize,
+    pub(crate) groups: usize,
+}
+
+/// The sizes of a window's form.
+pub(crate) fn shape(window: &Window) -> Sizes {
+    let form = Form::of(window);
+    Sizes { patch_positions: form.rows * form.columns, slots: form.slots, groups: form.sums() / 8 }
+}
+
 /// Whether a convolution can be computed this way: 3x3, stride 1 or 2, input channels in sixteens,
 /// output channels in pairs, and sums that keep to 32 bits with their factor.
 pub(crate) fn serves(window: &Window, input: Shape, output: Shape, bias: &[i32]) -> bool {

@@ -1,0 +1,83 @@
+//! What the kernels cost: predicted cycles of a layer on a Cortex-M4 without flash wait states.
+//!
+//! The planner chooses by it, `skipstone inspect` shows it. Each term counts what a loop of a kernel does
+//! and weighs it with the cycles that one turn was measured to take (`cargo xtask bench --layers`);
+//! `cargo xtask test` holds the sum for a whole network to within 10 % of the measurement. The board
+//! never runs this.
+
+use crate::kernels::dsp::{direct, winograd};
+use crate::layer::{Algorithm, Conv2d, Reduction, Windowed};
+use crate::quantization::{Addition, Rounding};
+use crate::stage::{Layer, Operation};
+
+/// The executor's work for a step, and for each row that a step reads or makes.
+const STEP: u64 = 900;
+const STEP_ROW: u64 = 110;
+
+/// Predicted cycles of a layer for one image, in strips of `strip` rows.
+pub fn predicted_cycles(layer: &Layer<'_>, strip: u8) -> u64 {
+    let node = &layer.node;
+    let steps = u64::from(node.steps().div_ceil(u16::from(strip.max(1))));
+    let rows =
+        u64::from(strip.max(1) - 1) * u64::from(node.window.stride[0]) + u64::from(node.window.kernel[0]);
+    let executor = steps * (STEP + STEP_ROW * (rows + u64::from(strip)));
+    executor
+        + match &layer.operation {
+            Operation::Windowed(Windowed::Conv2d(layer)) => conv2d(layer, None, strip.into()),
+            Operation::Addition(Windowed::Conv2d(layer), join) => {
+                conv2d(layer, Some(&join.addition), strip.into())
+            }
+            Operation::Windowed(Windowed::Pool2d(layer))
+            | Operation::Addition(Windowed::Pool2d(layer), _) => {
+                30 * layer.output.len() as u64 * layer.window.positions() as u64
+            }
+            Operation::Reduction(Reduction::Dense(layer)) => {
+                3 * layer.weights.len() as u64 + 40 * layer.bias.len() as u64 * u64::from(layer.input.height)
+            }
+            Operation::Reduction(Reduction::GlobalAveragePool(layer)) => 8 * layer.input.len() as u64,
+        }
+}
+
+/// Cycles of rounding and storing an output.
+fn epilogue(layer: &Conv2d<'_>, addition: Option<&Addition>) -> u64 {
+    match (layer.requantize.rounding(), addition) {
+        (Rounding::Once { .. }, None) => 14,
+        (Rounding::Once { .. }, Some(Addition::Fused(_))) => 20,
+        (Rounding::Twice { .. }, None) => 80,
+        (_, Some(_)) => 200,
+    }
+}
+
+fn conv2d(layer: &Conv2d<'_>, addition: Option<&Addition>, strip: usize) -> u64 {
+    let (input, output) = (layer.input, layer.output);
+    let [channels, outputs] = [input.channels, output.channels].map(usize::from);
+    let (height, width) = (usize::from(output.height), usize::from(output.width));
+    let epilogue = epilogue(layer, addition);
+    let cycles = match layer.algorithm {
+        Algorithm::Reference => return 10 * layer.macs() + (60 + epilogue) * output.len() as u64,
+        Algorithm::Direct if layer.depthwise => {
+            return 6 * layer.macs() + (20 + epilogue) * output.len() as u64;
+        }
+        Algorithm::Direct => {
+            let tiles = height * width.div_ceil(4);
+            let pairs = direct::pairs(&layer.window, channels);
+            // four windows widened, two words at a time; two channels' products
+            let widen = 4 * (13 * pairs / 2 + 60 * usize::from(layer.window.kernel[0]));
+            tiles * (widen + outputs.div_ceil(2) * (17 * pairs + pairs + 60))
+        }
+        Algorithm::Winograd | Algorithm::WinogradAtRunTime => {
+            let at_run_time = layer.algorithm == Algorithm::WinogradAtRunTime;
+            let shape = winograd::shape(&layer.window);
+            let strips = height.div_ceil(strip.max(1));
+            // an odd last row takes as long as two
+            let tile_rows = (height / strip.max(1)) * strip.div_ceil(2) + (height % strip.max(1)).div_ceil(2);
+            let groups = tile_rows * width.div_ceil(8);
+            let patch = shape.patch_positions * (4 * channels / 4 + 12);
+            let transform = channels / 2 * (shape.slots * 4 * 4);
+            let products = shape.slots * (16 * channels / 2) + shape.groups * 26;
+            let filters = if at_run_time { strips * outputs * channels / 4 * shape.slots * 7 } else { 0 };
+            groups * (patch + transform + outputs / 2 * (products + 32 * 12)) + filters
+        }
+    };
+    cycles as u64 + epilogue * output.len() as u64
+}
