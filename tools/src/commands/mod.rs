@@ -6,6 +6,7 @@ mod evaluation;
 mod host;
 pub(crate) mod inspect;
 mod occupancy;
+mod page;
 pub(crate) mod preprocess;
 mod report;
 pub(crate) mod run;
