@@ -129,15 +129,15 @@ fn noise(layers: &[LayerReport]) -> Markup {
             div.wide {
                 table {
                     thead {
-                        tr { th { "layer" } th { "kind" } th { "output" } th.number { "step" } th.number { "dB" } th.chart {} }
+                        tr { th { "layer" } th.more { "kind" } th.more { "output" } th.number.more { "step" } th.number { "dB" } th.chart {} }
                     }
                     tbody {
                         @for layer in layers {
                             tr {
                                 td.name { (printable(&layer.name)) }
-                                td { (layer.kind) }
-                                td { (layer.output) }
-                                td.number { @if let Some(scale) = layer.scale { (significant(scale.into())) } }
+                                td.more { (layer.kind) }
+                                td.more { (layer.output) }
+                                td.number.more { @if let Some(scale) = layer.scale { (significant(scale.into())) } }
                                 @if let Some(decibel) = layer.signal_to_noise_db {
                                     td.number { (format!("{decibel:.1}")) }
                                     td.chart { (bars::bar(0.0, decibel / MAX_DECIBEL)) }

@@ -83,7 +83,7 @@ fn card(name: &str, observed: &Observed) -> Markup {
                 br;
                 "seen " (significant(min)) " to " (significant(max))
                 @if clipped > 0 {
-                    "; clipped " (format!("{:.2} ‰", 1000.0 * clipped as f64 / all as f64))
+                    "; clipped " (clipped_part(clipped as f64 / all as f64))
                 }
             }
         }
@@ -92,6 +92,10 @@ fn card(name: &str, observed: &Observed) -> Markup {
 
 fn decimal(value: f64) -> String {
     format!("{value:.2}")
+}
+
+fn clipped_part(part: f64) -> String {
+    if part < 1e-5 { "less than 0.01 ‰".into() } else { format!("{:.2} ‰", 1000.0 * part) }
 }
 
 /// How many values there are, and how many lie outside of the range (to the width of a bin).

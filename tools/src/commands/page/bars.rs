@@ -48,7 +48,7 @@ pub(super) fn weights(network: &FloatNetwork) -> Markup {
                     thead {
                         tr {
                             th { "layer" } th.number { "smallest" } th.number { "largest" }
-                            th.number { "channels' largest" } th.chart {}
+                            th.number.more { "channels' largest" } th.chart {}
                         }
                     }
                     tbody {
@@ -60,7 +60,7 @@ pub(super) fn weights(network: &FloatNetwork) -> Markup {
                                 td.name { (printable(layer.name)) }
                                 td.number { (significant(layer.min.into())) }
                                 td.number { (significant(layer.max.into())) }
-                                td.number { (significant(least.into())) " – " (significant(most.into())) }
+                                td.number.more { (significant(least.into())) " – " (significant(most.into())) }
                                 td.chart {
                                     span.track {
                                         i.soft style=(place(part(layer.min), part(layer.max))) {}

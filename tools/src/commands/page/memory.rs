@@ -13,7 +13,7 @@ use crate::commands::report::Report;
 use crate::commands::text::{grouped, printable};
 
 /// Turn of the colour circle from one tensor to the next: neighbours differ, few are alike.
-const TURN: usize = 47;
+const TURN: usize = 137;
 
 /// The bytes of a row in the arena while it is alive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,8 +40,8 @@ pub(super) fn section(model: &Model<'_>, report: &Report) -> Result<Markup> {
         section {
             h2 { "RAM over time" }
             p.quiet {
-                "Each box is a row of a tensor: where it lies in the arena, from the step that makes it to \
-                 the last that reads it. Dashed lines are cuts between segments."
+                "Each box is a row of a tensor: where it lies in the arena (address 0 at the bottom), from the \
+                 step that makes it to the last that reads it. Dashed lines are cuts between segments."
             }
             (picture("Fed by rows", &rows))
             (picture("Frame in the arena", &frame))
