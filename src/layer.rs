@@ -212,6 +212,11 @@ impl<'a> Conv2d<'a> {
         self.algorithm
     }
 
+    /// Number of weights, however they lie in flash.
+    pub const fn weight_count(&self) -> usize {
+        self.taps() * self.output.channels as usize
+    }
+
     /// Products of a sum.
     const fn taps(&self) -> usize {
         let channels = if self.depthwise { 1 } else { self.input.channels as usize };

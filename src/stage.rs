@@ -160,7 +160,16 @@ impl<'a> Layer<'a> {
         }
     }
 
-    /// The weights; none for pooling.
+    /// Number of weights, however they lie in flash.
+    pub fn weight_count(&self) -> usize {
+        match self.operation {
+            Operation::Windowed(Windowed::Conv2d(layer))
+            | Operation::Addition(Windowed::Conv2d(layer), _) => layer.weight_count(),
+            _ => self.weights().len(),
+        }
+    }
+
+    /// The weights' bytes, as they lie in flash; none for pooling.
     pub const fn weights(&self) -> &'a [i8] {
         match self.operation {
             Operation::Windowed(Windowed::Conv2d(layer))

@@ -12,6 +12,10 @@ const BINS: usize = 2048;
 /// Clipped ranges that are tried for a tensor, from its whole range down.
 const CANDIDATES: usize = 100;
 
+/// Power of the error that is summed up. Squares alone clip the few largest values, which decide a score,
+/// more than the scores like; `docs/quantization.md` has the figures.
+const NORM: f64 = 2.4;
+
 /// The real range that a tensor's int8 values cover; it holds zero.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Range {
@@ -24,19 +28,43 @@ pub struct Range {
 /// The range of every activation tensor.
 pub type Ranges = BTreeMap<TensorId, Range>;
 
-/// Finds the range of every tensor of `evaluator`'s network over `images` (raw HWC bytes).
-///
-/// A tensor's range is the one that loses least, in mean squared error, when its values are rounded to
-/// 256 steps and clipped: outliers are clipped where finer steps for all others are worth more. `done` is
-/// called after each image, twice for each.
-pub fn calibrate(evaluator: &Evaluator<'_>, images: &[&[u8]], done: &(dyn Fn() + Sync)) -> Ranges {
+/// How the range of a tensor is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RangeChoice {
+    /// From the smallest to the largest value that was seen.
+    MinMax,
+    /// The part of it that loses least when values are rounded to 256 steps and clipped: outliers are
+    /// clipped where finer steps for all others are worth more.
+    #[default]
+    LeastError,
+}
+
+/// What calibration found out about one tensor.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Observed {
+    /// All values that were seen lie in it.
+    pub extremes: Range,
+    /// How many values fell into each of equally wide parts of the extremes.
+    pub histogram: Vec<u64>,
+    /// The range that was chosen.
+    pub range: Range,
+}
+
+/// Finds the range of every tensor of `evaluator`'s network over `images` (raw HWC bytes). `done` is called
+/// after each image, twice for each.
+pub fn calibrate(
+    evaluator: &Evaluator<'_>,
+    images: &[&[u8]],
+    choice: RangeChoice,
+    done: &(dyn Fn() + Sync),
+) -> BTreeMap<TensorId, Observed> {
     let extremes = observe(evaluator, images, done, |range: &mut Range, values, _| {
         for value in values {
             range.min = range.min.min(*value);
             range.max = range.max.max(*value);
         }
     });
-    let histograms = observe(evaluator, images, done, |histogram: &mut Histogram, values, tensor| {
+    let mut histograms = observe(evaluator, images, done, |histogram: &mut Histogram, values, tensor| {
         let Some(range) = extremes.get(&tensor) else { return };
         histogram.counts.resize(BINS, 0);
         let per_unit = BINS as f32 / (range.max - range.min).max(f32::MIN_POSITIVE);
@@ -45,10 +73,15 @@ pub fn calibrate(evaluator: &Evaluator<'_>, images: &[&[u8]], done: &(dyn Fn() +
             histogram.counts[bin.min(BINS - 1)] += 1;
         }
     });
-    extremes
-        .iter()
-        .map(|(tensor, range)| (*tensor, histograms.get(tensor).map_or(*range, |h| h.best_range(*range))))
-        .collect()
+    let observed = extremes.into_iter().map(|(tensor, extremes)| {
+        let histogram = histograms.remove(&tensor).unwrap_or_default();
+        let range = match choice {
+            RangeChoice::MinMax => extremes,
+            RangeChoice::LeastError => histogram.best_range(extremes),
+        };
+        (tensor, Observed { extremes, histogram: histogram.counts, range })
+    });
+    observed.collect()
 }
 
 impl Default for Range {
@@ -112,7 +145,7 @@ fn observe<T: Gather>(
 }
 
 impl Histogram {
-    /// The range, clipped at the far end(s), with the least squared error.
+    /// The range, clipped at the far end(s), with the least error.
     fn best_range(&self, whole: Range) -> Range {
         let candidate = |part: usize| {
             let part = 1.0 - part as f32 / CANDIDATES as f32;
@@ -125,15 +158,16 @@ impl Histogram {
             .map_or(whole, |(_, range)| range)
     }
 
-    /// Squared error of all values when `range` is rounded to 256 steps.
+    /// Sum over all values of |error|^[`NORM`] when `range` is rounded to 256 steps.
     fn error(&self, whole: Range, range: Range) -> f64 {
-        let step = f64::from(range.max - range.min) / 255.0;
-        let rounding = step * step / 12.0;
+        let half_step = f64::from(range.max - range.min) / 255.0 / 2.0;
+        // the mean over errors that are spread evenly from -half_step to half_step
+        let rounding = half_step.powf(NORM) / (NORM + 1.0);
         let width = f64::from(whole.max - whole.min) / BINS as f64;
         let bins = self.counts.iter().enumerate().map(|(bin, count)| {
             let value = f64::from(whole.min) + (bin as f64 + 0.5) * width;
             let clipped = value.clamp(f64::from(range.min), f64::from(range.max));
-            let error = if value == clipped { rounding } else { (value - clipped).powi(2) };
+            let error = if value == clipped { rounding } else { (value - clipped).abs().powf(NORM) };
             error * *count as f64
         });
         bins.sum()

@@ -1,5 +1,6 @@
 //! Conversion: calibrate, quantize, plan, assemble, and measure what the rounding cost.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, bail};
@@ -8,19 +9,29 @@ use skipstone::stage::Stage;
 use skipstone::{Addition, Model, Shape, schema};
 
 use crate::blob::Blob;
-use crate::calibrate::calibrate;
+use crate::calibrate::{Observed, RangeChoice, calibrate};
 use crate::data::Dataset;
+use crate::fit::{Fit, WeightChoice};
 use crate::float::{Evaluator, Part, TensorId};
 use crate::layerwise;
 use crate::network::FloatNetwork;
-use crate::planner::plan;
-use crate::quantize::quantize;
+use crate::optimize::{self, Wishes};
+use crate::quantize::quantize_fitted;
 
 /// Most tensors of a segment, unless the network has a longer block: the runtime's default.
 pub const MAX_TENSORS: usize = 16;
 
 /// Images over which the error of each stage is measured.
 const MEASURED_IMAGES: usize = 32;
+
+/// How a network is quantized; see `docs/quantization.md`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Method {
+    /// How ranges are chosen.
+    pub ranges: RangeChoice,
+    /// How weights are rounded.
+    pub weights: WeightChoice,
+}
 
 /// What a conversion is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +41,13 @@ pub enum Progress {
         /// Passes over an image that are done.
         done: usize,
         /// Passes altogether.
+        total: usize,
+    },
+    /// Fitting weights and biases.
+    Fitting {
+        /// Stages that are done.
+        done: usize,
+        /// Stages altogether.
         total: usize,
     },
     /// Finding an address for every row.
@@ -50,6 +68,8 @@ pub struct Converted {
     pub blob: Blob,
     /// What became of each stage.
     pub layers: Vec<LayerReport>,
+    /// What calibration found out about each tensor.
+    pub observed: BTreeMap<TensorId, Observed>,
 }
 
 /// What became of a stage.
@@ -79,6 +99,8 @@ pub struct LayerReport {
 pub fn convert(
     network: &FloatNetwork,
     calibration: &Dataset,
+    method: Method,
+    wishes: Wishes,
     progress: &(dyn Fn(Progress) + Sync),
 ) -> anyhow::Result<Converted> {
     let evaluator = Evaluator::new(network)?;
@@ -88,28 +110,25 @@ pub fn convert(
     }
 
     let (done, total) = (AtomicUsize::new(0), 2 * images.len());
-    let ranges = calibrate(&evaluator, &images, &|| {
+    let observed = calibrate(&evaluator, &images, method.ranges, &|| {
         let done = 1 + done.fetch_add(1, Ordering::Relaxed);
         progress(Progress::Calibrating { done, total });
     });
-    let unplanned = quantize(network, &ranges)?;
+    let ranges = observed.iter().map(|(tensor, observed)| (*tensor, observed.range)).collect();
+    let fit =
+        (method.weights != WeightChoice::Nearest).then(|| Fit::new(&evaluator, &images, method.weights));
+    let unplanned = quantize_fitted(network, &ranges, fit, &|stage| {
+        progress(Progress::Fitting { done: stage + 1, total: network.stages.len() });
+    })?;
 
     progress(Progress::Planning);
-    let (records, weights) = unplanned.encode()?;
-    let count = u16::try_from(unplanned.names.len()).context("a network has at most 65535 stages")?;
-    let stages = skipstone::Stages::new(&records, count, &weights, network.input)
-        .map(|entry| entry.map(|entry| entry.stage))
-        .collect::<Result<Vec<_>, _>>()
-        .context("the quantized network is inconsistent; this is a defect of the tool")?;
-    let rows = plan(&stages, network.input, false, MAX_TENSORS)?;
-    let frame = plan(&stages, network.input, true, MAX_TENSORS)?;
-    let blob = unplanned.assemble(&rows, &frame)?;
+    let blob = optimize::assemble(&unplanned, &wishes, MAX_TENSORS)?;
 
     // everything is checked here, as on the board
     let model = Model::parse(&blob).context("the converted blob is refused; this is a defect of the tool")?;
     let measured = &images[..images.len().min(MEASURED_IMAGES)];
     let layers = measure(&model, &evaluator, measured, progress)?;
-    Ok(Converted { blob, layers })
+    Ok(Converted { blob, layers, observed })
 }
 
 /// Sums of squares over all values of a stage's output.

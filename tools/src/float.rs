@@ -1,7 +1,7 @@
 //! Float inference of a network's layer list: the reference for calibration and for `eval --against`.
 
 mod error;
-mod kernels;
+pub(crate) mod kernels;
 mod shapes;
 
 use std::mem::swap;
@@ -146,7 +146,7 @@ impl<'n> Evaluator<'n> {
     }
 
     /// Pixel bytes to the network's real input.
-    fn preprocess(&self, image: &[u8], input: &mut Vec<f32>) {
+    pub(crate) fn preprocess(&self, image: &[u8], input: &mut Vec<f32>) {
         let shape = self.network.input;
         assert_eq!(image.len(), shape.len(), "bytes of an image of {shape}");
         let preprocessing = &self.network.preprocessing;

@@ -8,6 +8,7 @@ pub mod blob;
 pub mod calibrate;
 pub mod convert;
 pub mod data;
+pub mod fit;
 pub mod float;
 pub mod import;
 pub mod layerwise;

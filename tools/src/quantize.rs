@@ -4,12 +4,13 @@
 //! into the weights that read it, so that `acc * weight_scale` is the real sum whatever the input's scale
 //! is; so raw pixels, whose scale and zero point differ by channel, need no case of their own.
 
-use skipstone::{Addition, Algorithm, Clamp, Pooling, Residual, Softmax, Window, schema};
+use skipstone::{Addition, Algorithm, Clamp, Pooling, Residual, Shape, Softmax, Window, schema};
 use thiserror::Error;
 
 use crate::blob::{Unplanned, Weights};
 use crate::calibrate::{Range, Ranges};
-use crate::float::{Part, ShapeError, TensorId, shapes};
+use crate::fit::{Fit, Place, Pool, Rounded, Source};
+use crate::float::{Part, ShapeError, StageShapes, TensorId, shapes};
 use crate::network::{Activation, Block, Conv2d, Dense, FloatNetwork, Pool2d, Shortcut, Stage};
 
 /// Largest weight.
@@ -94,24 +95,26 @@ fn quantization(range: Range, activation: Activation, layer: &str) -> Result<(f6
     Ok((scale, clamp))
 }
 
-/// Per-channel int8 weights and biases.
-struct Parameters {
-    weights: Vec<i8>,
-    bias: Vec<i32>,
+/// Filters with the input's meaning folded in, one slice of weights for each output channel.
+struct Folded {
+    /// Each weight in units of what it reads, and the zero point of that.
+    filters: Vec<Vec<(f64, f64)>>,
     /// Real value of one step of each channel's sum.
     scales: Vec<f64>,
+    /// What a bias may reach, beside the largest sum of products.
+    room: i64,
 }
 
-/// Quantizes filters, one slice of weights for each output channel: `input_channel` tells which channel
-/// of the input the weight at an index reads.
-fn quantize_filters<'w>(
+/// Folds the input's meaning into filters: `input_channel` tells which channel of the input the weight at
+/// an index of a channel's filter reads.
+fn fold(
     layer: &str,
-    filters: impl Iterator<Item = Vec<f32>> + 'w,
+    filters: impl Iterator<Item = Vec<f32>>,
     bias: &[f32],
     input: &Meaning,
     input_channel: impl Fn(usize, usize) -> usize,
-) -> Result<Parameters, QuantizeError> {
-    let mut parameters = Parameters { weights: Vec::new(), bias: Vec::new(), scales: Vec::new() };
+) -> Result<Folded, QuantizeError> {
+    let mut folded = Folded { filters: Vec::new(), scales: Vec::new(), room: 0 };
     for (channel, (filter, bias)) in filters.zip(bias).enumerate() {
         let products = filter.len();
         let not_finite =
@@ -138,25 +141,55 @@ fn quantize_filters<'w>(
             .collect();
         let largest = real.iter().map(|(weight, _)| weight.abs()).fold(0.0, f64::max);
         // a channel of tiny weights gets coarser ones rather than a bias that does not fit
-        let for_bias = f64::from(*bias).abs() / (room as f64 - folded_zero);
-        let scale = (largest / MAX_WEIGHT).max(for_bias).max(f64::MIN_POSITIVE.sqrt());
-        let mut zero_sum = 0.0;
-        let first = parameters.weights.len();
-        for (weight, zero_point) in real {
-            let quantized = (weight / scale).round().clamp(-MAX_WEIGHT, MAX_WEIGHT);
-            zero_sum += quantized * zero_point;
-            parameters.weights.push(quantized as i8);
-        }
-        let bias = (f64::from(*bias) / scale - zero_sum).round();
-        let magnitudes: i64 = parameters.weights[first..].iter().map(|weight| i64::from(weight.abs())).sum();
-        let bound = (bias.abs() as i64).saturating_add(magnitudes * 128);
-        if bound > i64::from(i32::MAX) || bias.abs() > room as f64 {
-            return Err(QuantizeError::Accumulator { layer: layer.into(), channel, bound });
-        }
-        parameters.bias.push(bias as i32);
-        parameters.scales.push(scale);
+        let for_bias = f64::from(*bias).abs() / (BIAS_ROOM * (room as f64 - folded_zero));
+        folded.scales.push((largest / MAX_WEIGHT).max(for_bias).max(f64::MIN_POSITIVE.sqrt()));
+        folded.filters.push(real);
+        folded.room = room;
     }
-    Ok(parameters)
+    Ok(folded)
+}
+
+/// Part of the room for biases that the float network's may take; the rest is for their correction.
+const BIAS_ROOM: f64 = 0.98;
+
+/// Per-channel int8 weights and biases.
+struct Parameters {
+    weights: Vec<i8>,
+    bias: Vec<i32>,
+    /// Real value of one step of each channel's sum.
+    scales: Vec<f64>,
+}
+
+impl Folded {
+    /// Each weight rounded to the nearest integer, the biases as they are.
+    fn nearest(&self, bias: &[f32]) -> Rounded {
+        let weights = self.filters.iter().zip(&self.scales).flat_map(|(filter, scale)| {
+            filter
+                .iter()
+                .map(move |(weight, _)| (weight / scale).round().clamp(-MAX_WEIGHT, MAX_WEIGHT) as i8)
+        });
+        Rounded { weights: weights.collect(), bias: bias.iter().copied().map(f64::from).collect() }
+    }
+
+    /// The integers with the zero points folded into the biases, proved to stay in 32 bits.
+    fn parameters(self, layer: &str, rounded: Rounded) -> Result<Parameters, QuantizeError> {
+        let mut biases = Vec::with_capacity(self.scales.len());
+        let mut weights = rounded.weights.as_slice();
+        for (channel, (filter, scale)) in self.filters.iter().zip(&self.scales).enumerate() {
+            let (own, rest) = weights.split_at(filter.len());
+            weights = rest;
+            let zero_sum: f64 =
+                own.iter().zip(filter).map(|(weight, (_, zero_point))| f64::from(*weight) * zero_point).sum();
+            let bias = (rounded.bias[channel] / scale - zero_sum).round();
+            let magnitudes: i64 = own.iter().map(|weight| i64::from(weight.abs())).sum();
+            let bound = (bias.abs() as i64).saturating_add(magnitudes * 128);
+            if bound > i64::from(i32::MAX) || bias.abs() > self.room as f64 {
+                return Err(QuantizeError::Accumulator { layer: layer.into(), channel, bound });
+            }
+            biases.push(bias as i32);
+        }
+        Ok(Parameters { weights: rounded.weights, bias: biases, scales: self.scales })
+    }
 }
 
 /// `ratios[i] = multipliers[i] / 2^shift`, the shift as large as the largest ratio (and `max_shift`) lets it.
@@ -173,11 +206,25 @@ fn multipliers(ratios: &[f64], max_shift: u8) -> (Vec<i32>, u8) {
     (ratios.iter().map(multiplier).collect(), shift)
 }
 
-/// Quantizes `network` with the ranges of its tensors.
+/// Quantizes `network` with the ranges of its tensors, every weight to the nearest integer.
 ///
 /// # Errors
 /// [`QuantizeError`] names the layer and what is wrong with it.
 pub fn quantize(network: &FloatNetwork, ranges: &Ranges) -> Result<Unplanned, QuantizeError> {
+    quantize_fitted(network, ranges, None, &|_| {})
+}
+
+/// As [`quantize`], with weights and biases that are fitted to images; `done` is called with the index of
+/// each stage when that is done.
+///
+/// # Errors
+/// [`QuantizeError`] names the layer and what is wrong with it.
+pub fn quantize_fitted(
+    network: &FloatNetwork,
+    ranges: &Ranges,
+    fit: Option<Fit>,
+    done: &dyn Fn(usize),
+) -> Result<Unplanned, QuantizeError> {
     let shapes = shapes(network)?;
     let preprocessing = &network.preprocessing;
     let (mean, std) = (&preprocessing.mean, &preprocessing.std);
@@ -186,7 +233,8 @@ pub fn quantize(network: &FloatNetwork, ranges: &Ranges) -> Result<Unplanned, Qu
         scale: std.iter().map(|std| 1.0 / (255.0 * f64::from(*std))).collect(),
         zero_point: mean.iter().map(|mean| 255.0 * f64::from(*mean) - 128.0).collect(),
     };
-    let mut quantizer = Quantizer { ranges, weights: Weights::default() };
+    let mut quantizer = Quantizer { ranges, fit, weights: Weights::default() };
+    let mut from = TensorId::INPUT;
     let (mut names, mut operations) = (Vec::new(), Vec::new());
     let softmax = match network.stages.last() {
         Some(Stage::Softmax) => Softmax::Float,
@@ -197,21 +245,28 @@ pub fn quantize(network: &FloatNetwork, ranges: &Ranges) -> Result<Unplanned, Qu
         let tensor = |part| TensorId { stage: index, part };
         let output = tensor(Part::Output);
         let last = index + 1 == stages;
+        let sides = [shapes.input, shapes.output];
         let operation = match stage {
             Stage::Conv2d(layer) => {
+                let place = Place { from, to: output, shapes: sides, shortcut: None };
                 let (record, meaning) =
-                    quantizer.conv2d(layer, false, &input, output, layer.activation, None)?;
+                    quantizer.conv2d(layer, false, &input, &place, layer.activation, None)?;
                 input = meaning;
                 schema::Operation::Conv2d(record)
             }
             Stage::DepthwiseConv2d(layer) => {
+                let place = Place { from, to: output, shapes: sides, shortcut: None };
                 let (record, meaning) =
-                    quantizer.conv2d(layer, true, &input, output, layer.activation, None)?;
+                    quantizer.conv2d(layer, true, &input, &place, layer.activation, None)?;
                 input = meaning;
                 schema::Operation::Conv2d(record)
             }
-            Stage::MaxPool2d(layer) => schema::Operation::Pool2d(pool2d(layer, Pooling::Max)?),
+            Stage::MaxPool2d(layer) => {
+                quantizer.pool(Pool::Max(layer), from, output, sides, None);
+                schema::Operation::Pool2d(pool2d(layer, Pooling::Max)?)
+            }
             Stage::AveragePool2d(layer) => {
+                quantizer.pool(Pool::Average(layer), from, output, sides, input.uniform());
                 let padded = layer.count_include_pad && layer.padding != [0; 4];
                 let kind = match (padded, input.uniform()) {
                     (false, _) => Pooling::Average,
@@ -223,6 +278,7 @@ pub fn quantize(network: &FloatNetwork, ranges: &Ranges) -> Result<Unplanned, Qu
             Stage::GlobalAveragePool { name } => {
                 let (scale, zero_point) =
                     input.uniform().ok_or_else(|| QuantizeError::RawInput { layer: name.clone() })?;
+                quantizer.pool(Pool::GlobalAverage, from, output, sides, None);
                 let positions = f64::from(shapes.input.height) * f64::from(shapes.input.width);
                 let finish = match last {
                     true => quantizer.scores(&[scale / positions]),
@@ -236,14 +292,14 @@ pub fn quantize(network: &FloatNetwork, ranges: &Ranges) -> Result<Unplanned, Qu
                 schema::Operation::GlobalAveragePool(schema::GlobalAveragePool { zero_point, finish })
             }
             Stage::Dense(layer) => {
-                let channels = usize::from(shapes.input.channels);
                 let scores = last && layer.activation == Activation::None;
-                let (record, meaning) = quantizer.dense(layer, channels, &input, output, scores)?;
+                let place = Place { from, to: output, shapes: sides, shortcut: None };
+                let (record, meaning) = quantizer.dense(layer, &input, &place, scores)?;
                 input = meaning;
                 schema::Operation::Dense(record)
             }
             Stage::Block(block) => {
-                let (record, meaning) = quantizer.block(block, &input, &tensor)?;
+                let (record, meaning) = quantizer.block(block, &input, from, shapes, &tensor)?;
                 input = meaning;
                 schema::Operation::Block(record)
             }
@@ -260,6 +316,11 @@ pub fn quantize(network: &FloatNetwork, ranges: &Ranges) -> Result<Unplanned, Qu
         if last && !gives_scores {
             return Err(QuantizeError::NoScores { layer: stage_name(stage).into() });
         }
+        if let Some(fit) = &mut quantizer.fit {
+            fit.keep(output);
+        }
+        from = output;
+        done(index);
         names.push(stage_name(stage).to_owned());
         operations.push(operation);
     }
@@ -288,6 +349,8 @@ pub fn stage_name(stage: &Stage) -> &str {
 
 struct Quantizer<'r> {
     ranges: &'r Ranges,
+    /// None where weights are rounded to the nearest.
+    fit: Option<Fit>,
     weights: Weights,
 }
 
@@ -305,27 +368,23 @@ impl Quantizer<'_> {
         Ok((scale, clamp, meaning))
     }
 
-    /// A convolution whose output is `tensor`; with the shortcut's scale where it completes a block.
+    /// A convolution; with the shortcut's scale where it completes a block.
     fn conv2d(
         &mut self,
         layer: &Conv2d,
         depthwise: bool,
         input: &Meaning,
-        tensor: TensorId,
+        place: &Place,
         activation: Activation,
         shortcut_scale: Option<f64>,
     ) -> Result<(schema::Conv2d, Meaning), QuantizeError> {
         let window = window(&layer.name, layer.kernel, layer.stride, layer.padding)?;
         let (inputs, outputs) = (layer.input_channels, layer.output_channels);
-        let parameters = if depthwise {
-            // HWC: a channel's filter is every `outputs`-th weight
-            let filter =
-                |channel: usize| layer.weights.iter().skip(channel).step_by(outputs).copied().collect();
-            quantize_filters(&layer.name, (0..outputs).map(filter), &layer.bias, input, |channel, _| channel)?
-        } else {
-            let filters = layer.weights.chunks_exact(window.positions() * inputs).map(<[f32]>::to_vec);
-            quantize_filters(&layer.name, filters, &layer.bias, input, |_, index| index % inputs)?
-        };
+        let (scale, clamp, meaning) = self.tensor(place.to, activation, &layer.name)?;
+        let parameters = self.parameters(layer, depthwise, input, place)?;
+        if let Some(fit) = &mut self.fit {
+            fit.finish(place.to, activation, scale, clamp);
+        }
         let weights = if depthwise {
             // back to HWC
             let positions = window.positions();
@@ -334,7 +393,6 @@ impl Quantizer<'_> {
         } else {
             parameters.weights
         };
-        let (scale, clamp, meaning) = self.tensor(tensor, activation, &layer.name)?;
         let ratios: Vec<f64> = parameters.scales.iter().map(|sum| sum / scale).collect();
         let max_shift = shortcut_scale.map_or(MAX_SHIFT, |shortcut| max_shift(shortcut / scale));
         let record = schema::Conv2d {
@@ -351,22 +409,74 @@ impl Quantizer<'_> {
         Ok((record, meaning))
     }
 
+    /// Integers of a convolution: fitted, or rounded to the nearest.
+    fn parameters(
+        &mut self,
+        layer: &Conv2d,
+        depthwise: bool,
+        input: &Meaning,
+        place: &Place,
+    ) -> Result<Parameters, QuantizeError> {
+        let (inputs, outputs) = (layer.input_channels, layer.output_channels);
+        let input_channel = |channel, index| if depthwise { channel } else { index % inputs };
+        let folded = if depthwise {
+            // HWC: a channel's filter is every `outputs`-th weight
+            let filter =
+                |channel: usize| layer.weights.iter().skip(channel).step_by(outputs).copied().collect();
+            fold(&layer.name, (0..outputs).map(filter), &layer.bias, input, input_channel)?
+        } else {
+            let length = layer.kernel[0] * layer.kernel[1] * inputs;
+            let filters = layer.weights.chunks_exact(length).map(<[f32]>::to_vec);
+            fold(&layer.name, filters, &layer.bias, input, input_channel)?
+        };
+        let rounded = match &mut self.fit {
+            Some(fit) => fit.conv2d(layer, depthwise, place, &|channel, index| {
+                folded.scales[channel] / Meaning::of(input_channel(channel, index), &input.scale)
+            }),
+            None => folded.nearest(&layer.bias),
+        };
+        folded.parameters(&layer.name, rounded)
+    }
+
+    /// Takes the fit over a pooling layer, whose output is rounded to `uniform` if that is given.
+    fn pool(
+        &mut self,
+        pool: Pool<'_>,
+        from: TensorId,
+        to: TensorId,
+        shapes: [Shape; 2],
+        uniform: Option<(f64, i8)>,
+    ) {
+        let Some(fit) = &mut self.fit else { return };
+        fit.pool(pool, from, to, shapes);
+        if let Some((scale, zero_point)) = uniform {
+            fit.finish(to, Activation::None, scale, Clamp::none(zero_point));
+        }
+    }
+
     fn block(
         &mut self,
         block: &Block,
         input: &Meaning,
+        from: TensorId,
+        shapes: &StageShapes,
         tensor: &dyn Fn(Part) -> TensorId,
     ) -> Result<(schema::Block, Meaning), QuantizeError> {
         let mut meaning = input.clone();
         let mut path = heapless::Vec::new();
+        let mut source = Source { tensor: from, shape: shapes.input, padded: None };
         let (shortcut, shortcut_meaning) = match &block.shortcut {
             Shortcut::Identity => (schema::Shortcut::Identity, input.clone()),
             Shortcut::Projection(layer) => {
-                let output = tensor(Part::Projection);
-                let (record, meaning) = self.conv2d(layer, false, input, output, layer.activation, None)?;
+                let to = tensor(Part::Projection);
+                let sides = [shapes.input, shapes.output];
+                source = Source { tensor: to, shape: shapes.output, padded: None };
+                let place = Place { from, to, shapes: sides, shortcut: None };
+                let (record, meaning) = self.conv2d(layer, false, input, &place, layer.activation, None)?;
                 (schema::Shortcut::Projection(record), meaning)
             }
             Shortcut::Padded { stride, channels_before } => {
+                source.padded = Some((*stride, *channels_before));
                 let stride = window(&block.name, [1; 2], *stride, [0; 4])?.stride;
                 let subsample = skipstone::Subsample { stride, channels_before: *channels_before as u16 };
                 (schema::Shortcut::Padded(subsample), input.clone())
@@ -375,15 +485,18 @@ impl Quantizer<'_> {
         let (shortcut_scale, zero_point) = shortcut_meaning
             .uniform()
             .ok_or_else(|| QuantizeError::RawInput { layer: block.name.clone() })?;
+        let (mut reads, mut reads_shape, mut source) = (from, shapes.input, Some(source));
         for (index, layer) in block.path.iter().enumerate() {
             let last = index + 1 == block.path.len();
-            let (output, activation) = match last {
+            let (to, activation) = match last {
                 true => (tensor(Part::Output), block.activation),
                 false => (tensor(Part::Path(index)), layer.activation),
             };
             let added = last.then_some(shortcut_scale);
-            let (record, next) = self.conv2d(layer, false, &meaning, output, activation, added)?;
-            meaning = next;
+            let shortcut = if last { source.take() } else { None };
+            let place = Place { from: reads, to, shapes: [reads_shape, shapes.path[index]], shortcut };
+            let (record, next) = self.conv2d(layer, false, &meaning, &place, activation, added)?;
+            (meaning, reads, reads_shape) = (next, to, shapes.path[index]);
             // `shapes` has seen two or three
             let _ = path.push(record);
         }
@@ -400,17 +513,14 @@ impl Quantizer<'_> {
     fn dense(
         &mut self,
         layer: &Dense,
-        channels: usize,
         input: &Meaning,
-        tensor: TensorId,
+        place: &Place,
         scores: bool,
     ) -> Result<(schema::Dense, Meaning), QuantizeError> {
-        let filters = layer.weights.chunks_exact(layer.inputs).map(<[f32]>::to_vec);
-        let parameters =
-            quantize_filters(&layer.name, filters, &layer.bias, input, |_, index| index % channels)?;
+        let parameters = self.parameters(&convolution(layer, place.shapes[0]), false, input, place)?;
         let (finish, meaning) = match scores {
             true => (self.scores(&parameters.scales), input.clone()),
-            false => self.requantize(&layer.name, &parameters.scales, tensor, layer.activation)?,
+            false => self.requantize(&layer.name, &parameters.scales, place.to, layer.activation)?,
         };
         let record = schema::Dense {
             outputs: layer.outputs as u16,
@@ -430,6 +540,9 @@ impl Quantizer<'_> {
         activation: Activation,
     ) -> Result<(schema::Finish, Meaning), QuantizeError> {
         let (scale, clamp, meaning) = self.tensor(tensor, activation, layer)?;
+        if let Some(fit) = &mut self.fit {
+            fit.finish(tensor, activation, scale, clamp);
+        }
         let ratios: Vec<f64> = scales.iter().map(|sum| sum / scale).collect();
         let (requantize, count) = self.rounded_once(&ratios, MAX_SHIFT, clamp);
         let finish = schema::Finish::Requantize { count, requantize, scale: scale as f32 };
@@ -471,6 +584,21 @@ fn residual(ratio: f64, shift: u8) -> (i32, u8) {
     let left = (i32::from(shift) + integer_bits(ratio) - 30).clamp(0, i32::from(Residual::MAX_SHIFT));
     let multiplier = (ratio * f64::from(i32::from(shift) - left).exp2()).round();
     (multiplier.min(f64::from(i32::MAX)) as i32, left as u8)
+}
+
+/// A dense layer as the convolution that it is, its kernel as large as its input.
+fn convolution(layer: &Dense, input: Shape) -> Conv2d {
+    Conv2d {
+        name: layer.name.clone(),
+        input_channels: input.channels.into(),
+        output_channels: layer.outputs,
+        kernel: [input.height.into(), input.width.into()],
+        stride: [1; 2],
+        padding: [0; 4],
+        weights: layer.weights.clone(),
+        bias: layer.bias.clone(),
+        activation: Activation::None,
+    }
 }
 
 fn pool2d(layer: &Pool2d, kind: Pooling) -> Result<schema::Pool2d, QuantizeError> {

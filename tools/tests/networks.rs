@@ -6,13 +6,14 @@ use rayon::prelude::*;
 use skipstone::{Arena, Model, Network, Shape};
 use skipstone_tools::blob::Blob;
 use skipstone_tools::calibrate::{Range, Ranges};
-use skipstone_tools::convert::{MAX_TENSORS, convert};
+use skipstone_tools::convert::{MAX_TENSORS, Method, convert};
 use skipstone_tools::data::Dataset;
 use skipstone_tools::float::{Evaluator, Part, TensorId};
 use skipstone_tools::import::{ImportOptions, import};
 use skipstone_tools::network::{
     Activation, Block, Conv2d, Dense, FloatNetwork, Preprocessing, Shortcut, Stage,
 };
+use skipstone_tools::optimize::Wishes;
 use skipstone_tools::planner::plan;
 use skipstone_tools::quantize::quantize;
 
@@ -52,7 +53,8 @@ fn digits_keep_their_accuracy() {
     let models = root().join("models");
     let calibration =
         Dataset::open_for_calibration(&models.join("digits-calibration.npz"), network.input, 200);
-    let blob = convert(&network, &calibration.unwrap(), &|_| {}).unwrap().blob;
+    let blob =
+        convert(&network, &calibration.unwrap(), Method::default(), Wishes::default(), &|_| {}).unwrap().blob;
     assert_eq!(
         blob[..],
         std::fs::read(models.join("digits.skip")).unwrap()[..],

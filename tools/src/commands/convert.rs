@@ -5,14 +5,23 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use indicatif::ProgressBar;
 use serde::Serialize;
 use skipstone::{MAGIC, Shape};
-use skipstone_tools::convert::{Converted, LayerReport, Progress, convert};
+use skipstone_tools::blob::write_atomically;
+use skipstone_tools::calibrate::RangeChoice;
+use skipstone_tools::convert::{Converted, LayerReport, Method, Progress, convert};
 use skipstone_tools::data::Dataset;
+use skipstone_tools::fit::WeightChoice;
+use skipstone_tools::float::shapes;
 use skipstone_tools::import::{ImportOptions, Imported, InputSize, import};
+use skipstone_tools::network::FloatNetwork;
+use skipstone_tools::optimize::{Goal, Target, Wishes};
 
+use super::eval::tally;
+use super::evaluation::Evaluation;
+use super::page::{Accuracy, Content, page};
 use super::report::{Report, report};
 use super::text::{grouped, lines, printable, shortened, table};
 use super::{PixelArguments, check_output, inspect, parse, print, print_json, progress_bar};
@@ -22,6 +31,8 @@ Examples:
   skipstone convert resnet8.onnx --calibrate images/ --output resnet8.skip
   skipstone convert net.onnx -o net.skip --calibrate data/ --mean 0.5 --std 0.25
   skipstone convert resnet20.pth -o resnet20.skip --calibrate train.bin --normalize cifar10
+  skipstone convert net.onnx -o net.skip --calibrate train.bin --report net.html --evaluate test.bin
+  skipstone convert net.onnx -o net.skip --calibrate data/ --optimize speed --ram 48K
   skipstone convert digits.toml -o digits.skip --calibrate digits-calibration.npz
 
 Models: ONNX (float); checkpoints of ResNets (PyTorch's .pt, .pth and .th, safetensors), recognised by their \
@@ -58,6 +69,38 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "HxW[xC]")]
     input: Option<InputSize>,
 
+    /// How the range of each activation tensor is chosen
+    #[arg(long, value_enum, default_value_t)]
+    ranges: Ranges,
+
+    /// How weights are rounded to integers
+    #[arg(long, value_enum, default_value_t)]
+    weights: Weights,
+
+    /// Write a page (HTML) about the conversion: noise, ranges, memory, accuracy
+    #[arg(long, value_name = "OUT.html")]
+    report: Option<PathBuf>,
+
+    /// Labelled images for the report's accuracy [default: those of --calibrate, if labelled]
+    #[arg(long, value_name = "DATA", requires = "report")]
+    evaluate: Option<PathBuf>,
+
+    /// The core that the blob is made for; it runs everywhere
+    #[arg(long, value_enum, default_value_t)]
+    target: Target,
+
+    /// What the plan is to have most of
+    #[arg(long, value_enum, default_value_t)]
+    optimize: Goal,
+
+    /// Most bytes of RAM for the arena, the input frame in it (32K is 32768)
+    #[arg(long, value_name = "BYTES", value_parser = super::bytes)]
+    ram: Option<usize>,
+
+    /// Most bytes of flash for the blob
+    #[arg(long, value_name = "BYTES", value_parser = super::bytes)]
+    flash: Option<usize>,
+
     #[command(flatten)]
     pixels: PixelArguments,
 
@@ -76,6 +119,91 @@ pub(crate) struct Arguments {
     /// Print nothing but errors
     #[arg(short, long)]
     quiet: bool,
+}
+
+/// How the range of an activation tensor is chosen.
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+enum Ranges {
+    /// From the smallest to the largest value
+    MinMax,
+    /// Outliers clipped where finer steps for all others are worth more
+    #[default]
+    LeastError,
+}
+
+/// How weights are rounded to integers.
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+enum Weights {
+    /// Each to the nearest
+    Nearest,
+    /// Each to the nearest; biases take back the mean error
+    BiasCorrected,
+    /// Each takes back the errors of those before it; biases as well
+    #[default]
+    Compensated,
+}
+
+impl Arguments {
+    fn wishes(&self) -> Wishes {
+        Wishes { target: self.target, goal: self.optimize, ram: self.ram, flash: self.flash }
+    }
+
+    fn method(&self) -> Method {
+        let ranges = match self.ranges {
+            Ranges::MinMax => RangeChoice::MinMax,
+            Ranges::LeastError => RangeChoice::LeastError,
+        };
+        let weights = match self.weights {
+            Weights::Nearest => WeightChoice::Nearest,
+            Weights::BiasCorrected => WeightChoice::BiasCorrected,
+            Weights::Compensated => WeightChoice::Compensated,
+        };
+        Method { ranges, weights }
+    }
+
+    /// The report, with the accuracy on `evaluated` or, if they are labelled, on the calibration images.
+    fn page(
+        &self,
+        network: &FloatNetwork,
+        converted: &Converted,
+        report: &Report,
+        calibration: &Dataset,
+        evaluated: Option<Dataset>,
+    ) -> Result<String> {
+        let model = parse(&converted.blob, &self.output)?;
+        let (seen, path) = match &self.evaluate {
+            Some(path) => (false, path),
+            None => (true, &self.calibrate),
+        };
+        // calibration needs no labels, so that wrong ones are as good as none
+        let own = || calibration.clone().match_classes(&network.labels, report.classes).ok();
+        let data = evaluated.or_else(own).filter(|data| data.labels().is_some());
+        let accuracy = match data {
+            Some(data) => {
+                let tally = tally(&model, &data, Some(network), self.quiet || self.json)?;
+                let images = format!("{} images of {}", grouped(data.len() as u64), path.display());
+                Some(Accuracy { evaluation: Evaluation::new(&model, true, &tally), images, seen })
+            }
+            None => None,
+        };
+        let ranges = match self.ranges {
+            Ranges::MinMax => "ranges from the smallest to the largest value",
+            Ranges::LeastError => "ranges of least error",
+        };
+        let weights = match self.weights {
+            Weights::Nearest => "weights rounded to the nearest",
+            Weights::BiasCorrected => "weights rounded to the nearest, biases corrected",
+            Weights::Compensated => "weights rounded with compensation, biases corrected",
+        };
+        page(&Content {
+            network,
+            converted,
+            report,
+            method: format!("{ranges}; {weights}"),
+            calibration_images: calibration.len(),
+            accuracy,
+        })
+    }
 }
 
 /// What was converted, in its JSON form.
@@ -110,7 +238,12 @@ pub(crate) fn execute(arguments: &Arguments) -> Result<()> {
     let Arguments { model, output, calibrate, json, quiet, .. } = arguments;
     let inputs = [Some(model), Some(calibrate), arguments.labels.as_ref()];
     check_output(output, &inputs.into_iter().flatten().map(PathBuf::as_path).collect::<Vec<_>>())?;
-    check_replaced(output)?;
+    check_replaced(output, MAGIC.as_slice(), "blob")?;
+    if let Some(page) = &arguments.report {
+        let inputs = [Some(model), Some(calibrate), arguments.labels.as_ref(), arguments.evaluate.as_ref()];
+        check_output(page, &inputs.into_iter().flatten().map(PathBuf::as_path).collect::<Vec<_>>())?;
+        check_replaced(page, b"<!DOCTYPE html>", "page")?;
+    }
     let Imported { network, notes } = import(model, &options(arguments)?)?;
     if let Some(given) = arguments.input
         && (given.height, given.width) != (network.input.height, network.input.width)
@@ -122,28 +255,58 @@ pub(crate) fn execute(arguments: &Arguments) -> Result<()> {
         print(&recognized(model, &notes))?;
     }
     let data = Dataset::open_for_calibration(calibrate, network.input, arguments.calibration_images)?;
+    let evaluated = match &arguments.evaluate {
+        Some(path) => Some(labelled(path, &network)?),
+        None => None,
+    };
     let bar = progress_bar(*json || *quiet)?;
-    let Converted { blob, layers } =
-        convert(&network, &data, &|step| show(&bar, step)).with_context(|| model.display().to_string())?;
+    let converted =
+        convert(&network, &data, arguments.method(), arguments.wishes(), &|step| show(&bar, step))
+            .with_context(|| model.display().to_string())?;
     bar.finish_and_clear();
-    let report = report(parse(&blob, output)?)?;
+    let Converted { blob, layers, .. } = &converted;
+    let report = report(parse(blob, output)?)?;
+    let page = match &arguments.report {
+        Some(_) => Some(arguments.page(&network, &converted, &report, &data, evaluated)?),
+        None => None,
+    };
     blob.write(output)?;
-    if *json {
-        return print_json(&outcome(output, &report, data.len(), &notes, &layers));
+    if let (Some(path), Some(page)) = (&arguments.report, page) {
+        write_atomically(path, page.as_bytes())?;
     }
-    if *quiet { Ok(()) } else { print(&describe(output, &report, &layers)) }
+    if *json {
+        return print_json(&outcome(output, &report, data.len(), &notes, layers));
+    }
+    if *quiet { Ok(()) } else { print(&describe(output, &report, layers)) }
 }
 
-/// Refuses to replace anything but a blob: a model's weights, say, in a file that its description names.
-fn check_replaced(output: &Path) -> Result<()> {
+/// Refuses to replace anything but what begins as an earlier output does: a model's weights, say, in a file
+/// that its description names.
+fn check_replaced(output: &Path, magic: &[u8], kind: &str) -> Result<()> {
     let mut start = Vec::new();
     if let Ok(file) = File::open(output) {
-        file.take(MAGIC.len() as u64).read_to_end(&mut start)?;
+        file.take(magic.len() as u64).read_to_end(&mut start)?;
     }
-    if !start.is_empty() && start != MAGIC {
-        bail!("{}: exists and is no blob\n  help: name another output, or remove the file", output.display());
+    if !start.is_empty() && start != magic {
+        bail!(
+            "{}: exists and is no {kind}\n  help: name another output, or remove the file",
+            output.display()
+        );
     }
     Ok(())
+}
+
+/// The images of `--evaluate`, which have to have labels.
+fn labelled(path: &Path, network: &FloatNetwork) -> Result<Dataset> {
+    let classes = shapes(network)?.last().map_or(0, |shapes| shapes.output.len());
+    let data = Dataset::open(path, network.input, None)?.match_classes(&network.labels, classes)?;
+    if data.labels().is_none() {
+        bail!(
+            "{}: its images have no labels\n  help: give labelled images, or leave --evaluate out",
+            path.display()
+        );
+    }
+    Ok(data)
 }
 
 fn options(arguments: &Arguments) -> Result<ImportOptions> {
@@ -163,6 +326,7 @@ fn options(arguments: &Arguments) -> Result<ImportOptions> {
 fn show(bar: &ProgressBar, step: Progress) {
     let (message, done, total) = match step {
         Progress::Calibrating { done, total } => ("calibrating", done, total),
+        Progress::Fitting { done, total } => ("fitting", done, total),
         Progress::Planning => ("planning", 0, 1),
         Progress::Measuring { done, total } => ("measuring", done, total),
     };

@@ -111,7 +111,12 @@ fn float_network(path: &Path, arguments: &Arguments, model: &Model<'_>) -> Resul
 }
 
 /// Runs all images through the network, and through the float network if there is one.
-fn tally(model: &Model<'_>, data: &Dataset, float: Option<&FloatNetwork>, quiet: bool) -> Result<Tally> {
+pub(crate) fn tally(
+    model: &Model<'_>,
+    data: &Dataset,
+    float: Option<&FloatNetwork>,
+    quiet: bool,
+) -> Result<Tally> {
     let float = float.map(FloatLogits::new).transpose()?;
     let bar = progress_bar(quiet)?.with_message("evaluating");
     bar.set_length(data.len() as u64);

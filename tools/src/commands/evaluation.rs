@@ -147,6 +147,21 @@ impl Evaluation {
         }
     }
 
+    /// Percent of the labelled images that the blob names rightly.
+    pub(crate) fn top1(&self) -> Option<f64> {
+        self.top1
+    }
+
+    /// Percent of the labelled images that the float network names rightly.
+    pub(crate) fn float_top1(&self) -> Option<f64> {
+        self.against.as_ref()?.float_top1
+    }
+
+    /// Percent of the images to which both give the same answer.
+    pub(crate) fn agreement(&self) -> Option<f64> {
+        self.against.as_ref().map(|against| against.agreement)
+    }
+
     /// The figures for people.
     pub(crate) fn describe(&self, tally: &Tally) -> String {
         let mut text = format!("{}: {} images\n\n", printable(&self.network), grouped(self.images));

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Args;
+use skipstone::Algorithm;
 use skipstone_tools::blob::Blob;
 
 use super::occupancy::Occupancy;
@@ -16,13 +17,16 @@ Examples:
   skipstone inspect resnet8.skip
   skipstone inspect resnet8.skip --json | jq .arena_bytes
 
-Columns: params is weights and biases, scale the real value of one step of the output, seg the segment \
-(a run of layers that stream through each other), alive the rows of the output that are in memory at the \
-peak, when most bytes are. Two numbers with | between them: frame in the arena | fed by rows.
+Columns: params is weights and biases, scale the real value of one step of the output, flash the bytes of \
+the weights as the way of computing wants them, rows the height of a strip, cycles a prediction for a \
+Cortex-M4 without flash wait states (silicon measured 1.15 times such models), seg the segment (a run of \
+layers that stream through each other), alive the rows of the output that are in memory at the peak, when \
+most bytes are. Two numbers with | between them: frame in the arena | fed by rows.
 
 JSON keys: name, format_version, input, classes, labels, softmax, blob_bytes (flash), arena_bytes (RAM \
 with the input frame in it), arena_bytes_rows (RAM when the input is fed row by row), macs, parameters, \
-frame and rows (the two memory plans: segments, peak), blocks, layers (with rows_alive at the peak).";
+cycles (predicted, Cortex-M4), frame and rows (the two memory plans: segments, peak), blocks, layers (with \
+algorithm, weight_bytes, cycles, rows_alive at the peak).";
 
 /// Show a blob's layers and blocks, its totals and its RAM plan
 ///
@@ -33,9 +37,18 @@ pub(crate) struct Arguments {
     /// The blob (.skip)
     blob: PathBuf,
 
+    /// Clock of the core in MHz, for the predicted milliseconds
+    #[arg(long, value_name = "MHZ", default_value_t = 120.0, value_parser = clock)]
+    clock: f64,
+
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+}
+
+fn clock(text: &str) -> Result<f64, String> {
+    let refusal = || format!("'{text}' is not a clock in MHz; give one like 64 or 120");
+    text.parse().ok().filter(|clock: &f64| clock.is_finite() && *clock > 0.0).ok_or_else(refusal)
 }
 
 /// Runs the command.
@@ -43,63 +56,113 @@ pub(crate) fn execute(arguments: &Arguments) -> Result<()> {
     let blob = Blob::read(&arguments.blob)?;
     let model = parse(&blob, &arguments.blob)?;
     let report = report(model).with_context(|| arguments.blob.display().to_string())?;
-    if arguments.json { print_json(&report) } else { print(&describe(&report)) }
+    if arguments.json { print_json(&report) } else { print(&describe(&report, arguments.clock)) }
 }
 
-fn describe(report: &Report) -> String {
+fn describe(report: &Report, clock: f64) -> String {
     let Report { name, input, classes, format_version, .. } = report;
     let softmax = if report.softmax { ", softmax" } else { "" };
     let name = printable(name);
     format!(
-        "{name}: {input} in, {classes} classes{softmax}, blob format version {format_version}\n\n{}\n{}",
+        "{name}: {input} in, {classes} classes{softmax}, blob format version {format_version}\n\n{}\n{}\n{}",
         layers(report),
+        costs(report, clock),
         requirements(report)
     )
 }
 
 /// A line for each layer, and one above the layers of each block.
 fn layers(report: &Report) -> String {
-    let header = ["layer", "kind", "output", "MACs", "params", "scale", "seg", "alive"];
-    let mut table = table(&header, "<<>>>>>>");
-    let (frame, rows) = (&report.frame, &report.rows);
-    let alive = alive(frame.input_rows_alive, rows.input_rows_alive, report.input.height);
-    table.add_row(["input", "pixels", &report.input.to_string(), "", "", "", "", &alive]);
-    let mut above = None;
-    for layer in &report.layers {
-        let block = layer.block.and_then(|index| report.blocks.get(index));
-        if layer.block != above
-            && let Some(block) = block
-        {
+    let mut table = table(&["layer", "kind", "output", "MACs", "params", "scale"], "<<>>>>");
+    table.add_row(["input", "pixels", &report.input.to_string(), "", "", ""]);
+    by_blocks(report, |block, layer| {
+        if let Some(block) = block {
             table.add_row(block_row(block));
         }
-        above = layer.block;
-        table.add_row(layer_row(layer, block.is_some()));
-    }
-    table.add_row(["total", "", "", &grouped(report.macs), &grouped(report.parameters), "", "", ""]);
+        table.add_row(layer_row(layer));
+    });
+    table.add_row(["total", "", "", &grouped(report.macs), &grouped(report.parameters), ""]);
     lines(&table)
+}
+
+/// What each layer costs.
+fn costs(report: &Report, clock: f64) -> String {
+    let ms = format!("ms @{clock}");
+    let header = ["layer", "computed by", "rows", "flash", "cycles", "per MAC", &ms, "seg", "alive"];
+    let mut table = table(&header, "<<>>>>>>>");
+    let alive = alive(report.frame.input_rows_alive, report.rows.input_rows_alive, report.input.height);
+    table.add_row(["input", "", "", "", "", "", "", "", &alive]);
+    by_blocks(report, |block, layer| {
+        if let Some(block) = block {
+            table.add_row([shortened(&block.name)]);
+        }
+        table.add_row(cost_row(layer, clock));
+    });
+    let flash: usize = report.layers.iter().map(|layer| layer.weight_bytes).sum();
+    let [cycles, per_mac, ms] = cycles(report.cycles, report.macs, clock);
+    table.add_row(["total", "", "", &grouped(flash as u64), &cycles, &per_mac, &ms, "", ""]);
+    lines(&table)
+}
+
+/// Calls `row` with each layer, and with its block where that begins.
+fn by_blocks(report: &Report, mut row: impl FnMut(Option<&BlockReport>, &LayerReport)) {
+    let mut above = None;
+    for layer in &report.layers {
+        let begins = if layer.block == above { None } else { layer.block };
+        above = layer.block;
+        row(begins.and_then(|index| report.blocks.get(index)), layer);
+    }
+}
+
+/// Cycles, cycles per MAC and milliseconds.
+fn cycles(cycles: u64, macs: u64, clock: f64) -> [String; 3] {
+    let per_mac = if macs == 0 { String::new() } else { format!("{:.2}", cycles as f64 / macs as f64) };
+    [grouped(cycles), per_mac, format!("{:.2}", cycles as f64 / clock / 1e3)]
+}
+
+fn indented(layer: &LayerReport) -> String {
+    let name = shortened(&layer.name);
+    if layer.block.is_some() { format!("  {name}") } else { name }
+}
+
+fn cost_row(layer: &LayerReport, clock: f64) -> [String; 9] {
+    let (frame, rows) = (layer.frame, layer.rows);
+    let both = |a: usize, b: usize| if a == b { a.to_string() } else { format!("{a}|{b}") };
+    let algorithm = match layer.algorithm {
+        Some(Algorithm::Reference) => "reference",
+        Some(Algorithm::Direct) => "direct",
+        Some(Algorithm::Winograd) => "Winograd",
+        Some(Algorithm::WinogradAtRunTime) => "Winograd, int8",
+        None => "",
+    };
+    let [cycles, per_mac, ms] = cycles(layer.cycles, layer.macs, clock);
+    let has_weights = layer.weight_bytes > 0;
+    [
+        indented(layer),
+        algorithm.to_owned(),
+        both(frame.strip.into(), rows.strip.into()),
+        if has_weights { grouped(layer.weight_bytes as u64) } else { String::new() },
+        cycles,
+        per_mac,
+        ms,
+        both(frame.segment, rows.segment),
+        alive(frame.rows_alive, rows.rows_alive, layer.output.height),
+    ]
 }
 
 fn block_row(block: &BlockReport) -> [String; 3] {
     [shortened(&block.name), block.kind.into(), String::new()]
 }
 
-fn layer_row(layer: &LayerReport, in_block: bool) -> [String; 8] {
-    let name = shortened(&layer.name);
-    let (frame, rows) = (layer.frame, layer.rows);
-    let segment = match frame.segment == rows.segment {
-        true => frame.segment.to_string(),
-        false => format!("{}|{}", frame.segment, rows.segment),
-    };
+fn layer_row(layer: &LayerReport) -> [String; 6] {
     let has_weights = layer.parameters > 0;
     [
-        if in_block { format!("  {name}") } else { name },
+        indented(layer),
         kind(layer),
         layer.output.to_string(),
         if has_weights { grouped(layer.macs) } else { String::new() },
         if has_weights { grouped(layer.parameters) } else { String::new() },
         layer.scale.map_or(String::new(), scale),
-        segment,
-        alive(frame.rows_alive, rows.rows_alive, layer.output.height),
     ]
 }
 

@@ -6,6 +6,7 @@ mod evaluation;
 mod host;
 pub(crate) mod inspect;
 mod occupancy;
+mod page;
 pub(crate) mod preprocess;
 mod report;
 pub(crate) mod run;
@@ -104,6 +105,17 @@ fn count(text: &str) -> Result<usize, String> {
         Ok(count) if count > 0 => Ok(count),
         _ => Err(format!("'{text}' is not a number of images; give 1 or more")),
     }
+}
+
+/// A number of bytes, as `32768` or `32K`.
+fn bytes(text: &str) -> Result<usize, String> {
+    let (number, unit) = match text.strip_suffix(['K', 'k']) {
+        Some(number) => (number, 1024),
+        None => (text, 1),
+    };
+    let bytes = number.parse::<usize>().ok().and_then(|number| number.checked_mul(unit));
+    let refusal = || format!("'{text}' is not a number of bytes; give one like 32768 or 32K");
+    bytes.filter(|bytes| *bytes > 0).ok_or_else(refusal)
 }
 
 /// Checks a blob that was read from `path`.

@@ -4,7 +4,8 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use skipstone::schema::{self, Operation, Shortcut};
 use skipstone::stage::{self, Stage};
-use skipstone::{Model, Shape, Softmax, VERSION, Window};
+use skipstone::{Algorithm, Model, Shape, Softmax, VERSION, Window, predicted_cycles};
+use skipstone_tools::algorithms::convolution;
 use skipstone_tools::convert::meaning;
 
 use super::host;
@@ -26,6 +27,8 @@ pub(crate) struct Report {
     pub(crate) arena_bytes_rows: usize,
     pub(crate) macs: u64,
     pub(crate) parameters: u64,
+    /// Predicted cycles on a Cortex-M4, frame in the arena.
+    pub(crate) cycles: u64,
     /// The plan for a frame in the arena.
     pub(crate) frame: Occupancy,
     /// The plan for an input fed by rows.
@@ -62,6 +65,12 @@ pub(crate) struct LayerReport {
     pub(crate) macs: u64,
     /// Weights and biases.
     pub(crate) parameters: u64,
+    /// How a convolution is computed.
+    pub(crate) algorithm: Option<Algorithm>,
+    /// Flash that the weights take.
+    pub(crate) weight_bytes: usize,
+    /// Predicted cycles on a Cortex-M4, frame in the arena.
+    pub(crate) cycles: u64,
     /// Real value of one step of the output; none where it is class scores or raw pixels.
     pub(crate) scale: Option<f32>,
     pub(crate) zero_point: Option<i8>,
@@ -96,7 +105,10 @@ pub(crate) fn report(model: Model<'_>) -> Result<Report> {
                 input,
                 output,
                 macs: layer.macs(),
-                parameters: parameters(layer.weights(), output),
+                parameters: parameters(layer.weight_count(), output),
+                algorithm: convolution(&layer).map(|layer| layer.algorithm()),
+                weight_bytes: layer.weights().len(),
+                cycles: predicted_cycles(&layer, frame.strip),
                 scale: output_meaning.map(|(scale, _)| scale),
                 zero_point: output_meaning.map(|(_, zero_point)| zero_point),
                 frame: *frame,
@@ -128,6 +140,7 @@ pub(crate) fn report(model: Model<'_>) -> Result<Report> {
         arena_bytes_rows: model.arena_bytes_rows(),
         macs: layers.iter().map(|layer| layer.macs).sum(),
         parameters: layers.iter().map(|layer| layer.parameters).sum(),
+        cycles: layers.iter().map(|layer| layer.cycles).sum(),
         frame,
         rows,
         blocks,
@@ -159,6 +172,6 @@ fn shapes(operation: &stage::Operation<'_>) -> (Shape, Shape) {
 }
 
 /// A layer's weights and the bias of each of its outputs.
-fn parameters(weights: &[i8], output: Shape) -> u64 {
-    if weights.is_empty() { 0 } else { weights.len() as u64 + u64::from(output.channels) }
+fn parameters(weights: usize, output: Shape) -> u64 {
+    if weights == 0 { 0 } else { weights as u64 + u64::from(output.channels) }
 }

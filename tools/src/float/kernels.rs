@@ -12,7 +12,7 @@ use crate::network::{Activation, Conv2d, Dense, Pool2d};
 const COLUMNS: usize = 64 * 1024;
 
 /// Convolution as a product of matrices: strips of gathered windows (im2col) times the filters.
-pub(super) fn conv2d(
+pub(crate) fn conv2d(
     conv: &Conv2d,
     [from, to]: [Shape; 2],
     input: &[f32],
@@ -31,7 +31,7 @@ pub(super) fn conv2d(
             let positions = sums.len() / conv.output_channels;
             columns.resize(positions * depth, 0.0);
             for (offset, column) in columns.chunks_exact_mut(depth).enumerate() {
-                gather(conv, from, to, input, index * strip + offset, column);
+                gather(conv, [from, to], input, index * strip + offset, column);
             }
             add_product(columns, filters, sums);
         }
@@ -40,7 +40,13 @@ pub(super) fn conv2d(
 }
 
 /// Copies the window of one output position, in the order of the filters' weights; padding is zero.
-fn gather(conv: &Conv2d, from: Shape, to: Shape, input: &[f32], position: usize, column: &mut [f32]) {
+pub(crate) fn gather(
+    conv: &Conv2d,
+    [from, to]: [Shape; 2],
+    input: &[f32],
+    position: usize,
+    column: &mut [f32],
+) {
     let channels = conv.input_channels;
     let width = usize::from(from.width);
     let [top, left, ..] = conv.padding;
@@ -70,7 +76,7 @@ fn overlap(start: usize, padding: usize, kernel: usize, size: usize) -> std::ops
 }
 
 /// Depthwise convolution: each channel has a filter of its own.
-pub(super) fn depthwise_conv2d(conv: &Conv2d, [from, to]: [Shape; 2], input: &[f32], output: &mut Vec<f32>) {
+pub(crate) fn depthwise_conv2d(conv: &Conv2d, [from, to]: [Shape; 2], input: &[f32], output: &mut Vec<f32>) {
     fill(&conv.bias, to.len(), output);
     let channels = conv.input_channels;
     for_each_window(conv.kernel, conv.stride, conv.padding, [from, to], output, |sums, position, tap| {
@@ -84,7 +90,7 @@ pub(super) fn depthwise_conv2d(conv: &Conv2d, [from, to]: [Shape; 2], input: &[f
 }
 
 /// Maximum over windows; padding never wins.
-pub(super) fn max_pool2d(pool: &Pool2d, [from, to]: [Shape; 2], input: &[f32], output: &mut Vec<f32>) {
+pub(crate) fn max_pool2d(pool: &Pool2d, [from, to]: [Shape; 2], input: &[f32], output: &mut Vec<f32>) {
     let channels = usize::from(to.channels);
     output.clear();
     output.resize(to.len(), f32::NEG_INFINITY);
@@ -96,7 +102,7 @@ pub(super) fn max_pool2d(pool: &Pool2d, [from, to]: [Shape; 2], input: &[f32], o
 }
 
 /// Mean over windows; padded positions are zeros that count, or do not count, in the divisor.
-pub(super) fn average_pool2d(pool: &Pool2d, [from, to]: [Shape; 2], input: &[f32], output: &mut Vec<f32>) {
+pub(crate) fn average_pool2d(pool: &Pool2d, [from, to]: [Shape; 2], input: &[f32], output: &mut Vec<f32>) {
     let channels = usize::from(to.channels);
     output.clear();
     output.resize(to.len(), 0.0);
@@ -142,7 +148,7 @@ fn for_each_window(
 }
 
 /// Mean over height and width.
-pub(super) fn global_average_pool(from: Shape, input: &[f32], output: &mut Vec<f32>) {
+pub(crate) fn global_average_pool(from: Shape, input: &[f32], output: &mut Vec<f32>) {
     let channels = usize::from(from.channels);
     output.clear();
     output.resize(channels, 0.0);
@@ -156,14 +162,14 @@ pub(super) fn global_average_pool(from: Shape, input: &[f32], output: &mut Vec<f
 }
 
 /// Fully connected layer.
-pub(super) fn dense(dense: &Dense, input: &[f32], output: &mut Vec<f32>) {
+pub(crate) fn dense(dense: &Dense, input: &[f32], output: &mut Vec<f32>) {
     fill(&dense.bias, dense.outputs, output);
     add_product(input, matrix(&dense.weights, dense.inputs), output);
     activate(dense.activation, output);
 }
 
 /// Softmax over the channels of each position.
-pub(super) fn softmax(channels: usize, input: &[f32], output: &mut Vec<f32>) {
+pub(crate) fn softmax(channels: usize, input: &[f32], output: &mut Vec<f32>) {
     output.clear();
     output.extend_from_slice(input);
     for scores in output.chunks_exact_mut(channels) {
@@ -176,7 +182,7 @@ pub(super) fn softmax(channels: usize, input: &[f32], output: &mut Vec<f32>) {
 }
 
 /// Adds a padded shortcut: every `stride`-th position, its channels put behind `channels_before` zeros.
-pub(super) fn add_padded(
+pub(crate) fn add_padded(
     stride: [usize; 2],
     channels_before: usize,
     [from, to]: [Shape; 2],
@@ -193,14 +199,14 @@ pub(super) fn add_padded(
 }
 
 /// Adds `values` to the first of `sums`.
-pub(super) fn add(sums: &mut [f32], values: &[f32]) {
+pub(crate) fn add(sums: &mut [f32], values: &[f32]) {
     for (sum, value) in sums.iter_mut().zip(values) {
         *sum += value;
     }
 }
 
 /// Applies an activation in place. A NaN stays one: the reference must not hide it.
-pub(super) fn activate(activation: Activation, values: &mut [f32]) {
+pub(crate) fn activate(activation: Activation, values: &mut [f32]) {
     match activation {
         Activation::None => {}
         Activation::Relu => {

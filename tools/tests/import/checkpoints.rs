@@ -4,11 +4,12 @@ use std::fs;
 use std::io::{Cursor, Read, Write};
 use std::path::{Path, PathBuf};
 
-use skipstone_tools::convert::convert;
+use skipstone_tools::convert::{Method, convert};
 use skipstone_tools::data::Dataset;
 use skipstone_tools::float::Evaluator;
 use skipstone_tools::import::{ErrorKind, ImportError, ImportOptions, Imported, import, import_bytes};
 use skipstone_tools::network::{FloatNetwork, Shortcut, Stage};
+use skipstone_tools::optimize::Wishes;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
@@ -36,7 +37,7 @@ const TINY_FILES: [&str; 7] = [
 
 fn blob(network: &FloatNetwork) -> Vec<u8> {
     let data = Dataset::open_for_calibration(&fixture("tiny.npz"), network.input, 4).unwrap();
-    convert(network, &data, &|_| {}).unwrap().blob.to_vec()
+    convert(network, &data, Method::default(), Wishes::default(), &|_| {}).unwrap().blob.to_vec()
 }
 
 #[test]
