@@ -1,6 +1,7 @@
 //! The importers against files that the frameworks wrote: same answers, and every refusal by name.
 
 mod checkpoints;
+mod keras;
 mod npz;
 mod oracle;
 
