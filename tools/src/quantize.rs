@@ -37,7 +37,7 @@ pub enum QuantizeError {
         "{layer}: reads raw pixels whose mean is not a whole pixel value or differs by channel; put a convolution before it"
     )]
     RawInput { layer: String },
-    #[error("{layer}: a window of {0}x{1} with stride {2}x{3}; kernels go to 7x7, strides to 7, padding must be smaller than the kernel", .window[0], .window[1], .window[2], .window[3])]
+    #[error("{layer}: a window of {0}x{1} with stride {2}x{3}; kernels go to 15x15, strides to 7, padding must be smaller than the kernel", .window[0], .window[1], .window[2], .window[3])]
     Window { layer: String, window: [usize; 4] },
     #[error(
         "the last layer, {layer}, gives no class scores: a network must end in a dense layer or global average pooling, with or without softmax"
@@ -199,14 +199,7 @@ pub fn quantize(network: &FloatNetwork, ranges: &Ranges) -> Result<Unplanned, Qu
         let last = index + 1 == stages;
         let operation = match stage {
             Stage::Conv2d(layer) => {
-                let (record, meaning) =
-                    quantizer.conv2d(layer, false, &input, output, layer.activation, None)?;
-                input = meaning;
-                schema::Operation::Conv2d(record)
-            }
-            Stage::DepthwiseConv2d(layer) => {
-                let (record, meaning) =
-                    quantizer.conv2d(layer, true, &input, output, layer.activation, None)?;
+                let (record, meaning) = quantizer.conv2d(layer, &input, output, layer.activation, None)?;
                 input = meaning;
                 schema::Operation::Conv2d(record)
             }
@@ -277,7 +270,7 @@ pub fn quantize(network: &FloatNetwork, ranges: &Ranges) -> Result<Unplanned, Qu
 /// Name of a stage in the model that was converted.
 pub fn stage_name(stage: &Stage) -> &str {
     match stage {
-        Stage::Conv2d(layer) | Stage::DepthwiseConv2d(layer) => &layer.name,
+        Stage::Conv2d(layer) => &layer.name,
         Stage::MaxPool2d(layer) | Stage::AveragePool2d(layer) => &layer.name,
         Stage::GlobalAveragePool { name } => name,
         Stage::Dense(layer) => &layer.name,
@@ -309,7 +302,6 @@ impl Quantizer<'_> {
     fn conv2d(
         &mut self,
         layer: &Conv2d,
-        depthwise: bool,
         input: &Meaning,
         tensor: TensorId,
         activation: Activation,
@@ -317,7 +309,7 @@ impl Quantizer<'_> {
     ) -> Result<(schema::Conv2d, Meaning), QuantizeError> {
         let window = window(&layer.name, layer.kernel, layer.stride, layer.padding)?;
         let (inputs, outputs) = (layer.input_channels, layer.output_channels);
-        let parameters = if depthwise {
+        let parameters = if layer.depthwise {
             // HWC: a channel's filter is every `outputs`-th weight
             let filter =
                 |channel: usize| layer.weights.iter().skip(channel).step_by(outputs).copied().collect();
@@ -326,7 +318,7 @@ impl Quantizer<'_> {
             let filters = layer.weights.chunks_exact(window.positions() * inputs).map(<[f32]>::to_vec);
             quantize_filters(&layer.name, filters, &layer.bias, input, |_, index| index % inputs)?
         };
-        let weights = if depthwise {
+        let weights = if layer.depthwise {
             // back to HWC
             let positions = window.positions();
             let at = |index: usize| parameters.weights[index % outputs * positions + index / outputs];
@@ -339,7 +331,7 @@ impl Quantizer<'_> {
         let max_shift = shortcut_scale.map_or(MAX_SHIFT, |shortcut| max_shift(shortcut / scale));
         let record = schema::Conv2d {
             channels: outputs as u16,
-            depthwise,
+            depthwise: layer.depthwise,
             algorithm: Algorithm::Reference,
             window,
             weights: self.weights.section(&weights),
@@ -363,7 +355,7 @@ impl Quantizer<'_> {
             Shortcut::Identity => (schema::Shortcut::Identity, input.clone()),
             Shortcut::Projection(layer) => {
                 let output = tensor(Part::Projection);
-                let (record, meaning) = self.conv2d(layer, false, input, output, layer.activation, None)?;
+                let (record, meaning) = self.conv2d(layer, input, output, layer.activation, None)?;
                 (schema::Shortcut::Projection(record), meaning)
             }
             Shortcut::Padded { stride, channels_before } => {
@@ -382,7 +374,7 @@ impl Quantizer<'_> {
                 false => (tensor(Part::Path(index)), layer.activation),
             };
             let added = last.then_some(shortcut_scale);
-            let (record, next) = self.conv2d(layer, false, &meaning, output, activation, added)?;
+            let (record, next) = self.conv2d(layer, &meaning, output, activation, added)?;
             meaning = next;
             // `shapes` has seen two or three
             let _ = path.push(record);

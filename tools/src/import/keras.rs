@@ -7,8 +7,9 @@
 //!
 //! Images are NHWC. Kernels are HWIO in the file, dense ones input by output.
 //!
-//! Memory: elements are at most eight times the file's size in all, decoded JSON at most a hundred times
-//! the text's. Everything that the HDF5 reader allocates at once is bounded by eight times the file's size.
+//! Memory: members of a zip file unfold to at most 64 times its size. Of the HDF5 file's size, weights take
+//! at most eight times in all, and so does what its reader decodes at once; decoded JSON takes at most a
+//! hundred times the text's.
 
 mod archive;
 mod config;

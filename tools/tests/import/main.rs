@@ -26,8 +26,8 @@ fn imported(path: &Path) -> Imported {
 /// One letter per stage: identity, Convolutional and padded blocks stand for themselves.
 fn outline(network: &FloatNetwork) -> String {
     let letter = |stage: &Stage| match stage {
+        Stage::Conv2d(conv) if conv.depthwise => "depthwise",
         Stage::Conv2d(_) => "conv",
-        Stage::DepthwiseConv2d(_) => "depthwise",
         Stage::MaxPool2d(_) => "max",
         Stage::AveragePool2d(_) => "average",
         Stage::GlobalAveragePool { .. } => "global",
@@ -312,7 +312,7 @@ fn files_that_are_no_models_are_refused() {
     assert_eq!(refused("empty.onnx", b"").refusal.kind, ErrorKind::Format);
     assert_eq!(refused("noise.onnx", &[0xff; 64]).refusal.kind, ErrorKind::Format);
     assert_eq!(refused("text.onnx", b"hello, world").refusal.kind, ErrorKind::Description);
-    assert_eq!(refused("keras.onnx", b"\x89HDF\r\n\x1a\n....").refusal.kind, ErrorKind::Format);
+    assert_eq!(refused("keras.onnx", b"\x89HDF\r\n\x1a\n....").refusal.kind, ErrorKind::Damaged);
     let missing = import(&folder.path().join("none.onnx"), &ImportOptions::default()).unwrap_err();
     assert_eq!(missing.refusal.kind, ErrorKind::File);
     let folder_itself = import(folder.path(), &ImportOptions::default()).unwrap_err();

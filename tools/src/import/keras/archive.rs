@@ -18,8 +18,11 @@ const ZIP: &[u8] = b"PK\x03\x04";
 const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "model.weights.h5";
 
-/// How many times the file's size its members, its weights and single parts of it may unfold to.
+/// How many times a HDF5 file's size its weights and single parts of it may unfold to.
 const EXPANSION: usize = 8;
+
+/// How many times a zip file's size a member may: small HDF5 files are mostly zeros.
+const MEMBER_EXPANSION: usize = 64;
 
 /// More weights than any layer has.
 const MAX_WEIGHTS: usize = 64;
@@ -78,10 +81,10 @@ pub(super) fn open(bytes: Vec<u8>) -> Result<Archive, Refusal> {
     Ok(Archive { file, config, budget: bound / size_of::<f32>() })
 }
 
-/// A member of the zip file, no longer than the whole file can honestly unfold to.
+/// A member of the zip file, no longer than an honest one is.
 fn member(archive: &mut ZipArchive<Cursor<Vec<u8>>>, name: &str, file: usize) -> Result<Vec<u8>, Refusal> {
     let member = archive.by_name(name).map_err(|error| damaged(format!("'{name}': {error}")))?;
-    let bound = file.saturating_mul(EXPANSION) as u64;
+    let bound = file.saturating_mul(MEMBER_EXPANSION) as u64;
     let mut content = Vec::new();
     member.take(bound + 1).read_to_end(&mut content).map_err(damaged)?;
     if content.len() as u64 > bound {
