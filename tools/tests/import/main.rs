@@ -79,6 +79,9 @@ fn onnx_files_answer_as_onnx_runtime_does() {
         ("resnet-option-a-dynamo", "conv identity2 padded identity2 padded global dense"),
         ("bottleneck", "conv max projection3 identity3 projection3 global dense"),
         ("depthwise", "conv depthwise conv depthwise conv average dense dense softmax"),
+        ("keywords", "conv depthwise conv global dense softmax"),
+        ("autoencoder-torch", "dense dense dense dense dense dense"),
+        ("inverted-torch", "conv identity3 identity3 global dense"),
         ("keras-like", "conv identity2 projection2 global dense softmax"),
     ];
     for (name, stages) in cases {
