@@ -443,7 +443,10 @@ fn layer_name(graph: &Graph, node: &Node, weights: Option<&str>) -> String {
     }
     let mut segments: Vec<&str> = node.name.split('/').filter(|s| !s.is_empty()).collect();
     // PyTorch writes `/layer1/layer1.0/conv1/Conv`: the operator last, and each module's path in full.
-    if segments.len() > 1 && segments.last().is_some_and(|last| last.starts_with(&*node.kind)) {
+    // tf2onnx keeps TensorFlow's operator last: `model/conv2d/BiasAdd`.
+    const TENSORFLOW: [&str; 6] = ["AvgPool", "BiasAdd", "Conv2D", "MatMul", "MaxPool", "Mean"];
+    let is_operator = |last: &&str| last.starts_with(&*node.kind) || TENSORFLOW.contains(last);
+    if segments.len() > 1 && segments.last().is_some_and(is_operator) {
         segments.pop();
     }
     let mut kept: Vec<&str> = Vec::new();
