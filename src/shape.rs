@@ -55,8 +55,9 @@ pub struct Window {
 }
 
 impl Window {
-    /// Largest kernel height and width.
-    pub const MAX_KERNEL: u8 = 7;
+    /// Largest kernel height and width: the rows under it and the one that it makes are one step's
+    /// [`MAX_STEP_ROWS`](crate::MAX_STEP_ROWS).
+    pub const MAX_KERNEL: u8 = 15;
     /// Largest stride.
     pub const MAX_STRIDE: u8 = 7;
 

@@ -169,11 +169,11 @@ impl Builder {
         }
     }
 
-    /// Any window that fits: kernels to 7 x 7, asymmetric padding, strides that leap over rows.
+    /// Any window that fits: kernels to 15 x 15, asymmetric padding, strides that leap over rows.
     fn window(&mut self) -> Window {
         loop {
             let random = &mut self.random;
-            let mut kernel = || if random.one_in(4) { random.size(1, 7) } else { random.size(1, 3) } as u8;
+            let mut kernel = || if random.one_in(4) { random.size(1, 15) } else { random.size(1, 3) } as u8;
             let kernel = [kernel(), kernel()];
             let mut stride = || if random.one_in(8) { random.size(3, 7) } else { random.size(1, 2) } as u8;
             let stride = [stride(), stride()];

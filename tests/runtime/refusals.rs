@@ -218,7 +218,11 @@ fn changed_records() {
         // a convolution
         ("no channels", |parts| conv2d(parts).channels = 0, layer(0, LayerError::Geometry)),
         ("kernel of no rows", |parts| conv2d(parts).window.kernel[0] = 0, layer(0, LayerError::Geometry)),
-        ("kernel of 8 columns", |parts| conv2d(parts).window.kernel = [1, 8], layer(0, LayerError::Geometry)),
+        (
+            "kernel of 16 columns",
+            |parts| conv2d(parts).window.kernel = [1, 16],
+            layer(0, LayerError::Geometry),
+        ),
         ("no stride", |parts| conv2d(parts).window.stride[1] = 0, layer(0, LayerError::Geometry)),
         ("stride of 8", |parts| conv2d(parts).window.stride[0] = 8, layer(0, LayerError::Geometry)),
         (

@@ -153,8 +153,8 @@ fn more_layers_than_sixteen_bits_count() {
 #[test]
 fn as_many_rows_as_there_can_be() {
     let windows = [
-        Window { kernel: [7, 1], stride: [1, 1], padding: [3, 0, 3, 0] },
-        Window { kernel: [7, 1], stride: [7, 1], padding: [6, 0, 6, 0] },
+        Window { kernel: [15, 1], stride: [1, 1], padding: [7, 0, 7, 0] },
+        Window { kernel: [15, 1], stride: [7, 1], padding: [14, 0, 14, 0] },
         Window { kernel: [1, 1], stride: [7, 1], padding: [0; 4] },
     ];
     for window in windows {
@@ -163,10 +163,10 @@ fn as_many_rows_as_there_can_be() {
         let pooled = window.output(input, 1).unwrap();
         let pool = Operation::Pool2d(Pool2d { window, kind: Pooling::Max });
         let network = unplanned(input, vec![pool, scores(&mut weights)], weights);
-        let mut rows: Vec<u16> = (0..HEIGHT).map(|row| row % 8).collect();
-        rows.extend(vec![8; usize::from(pooled.height)]);
-        rows.push(9);
-        let plan = Plan { arena_bytes: 40, rows, strips: vec![1; 2], segments: vec![2] };
+        let mut rows: Vec<u16> = (0..HEIGHT).map(|row| row % 16).collect();
+        rows.extend(vec![16; usize::from(pooled.height)]);
+        rows.push(17);
+        let plan = Plan { arena_bytes: 72, rows, strips: vec![1; 2], segments: vec![2] };
         let image: Vec<u8> = (0..HEIGHT).map(|row| (row / 7) as u8).collect();
         let (scores, expected) = run_by_hand(&network, &plan, &image);
         assert_eq!(scores, expected);

@@ -14,7 +14,7 @@ use crate::random::Random;
 fn conv2d() {
     for seed in 0..2000 {
         let random = &mut Random::new(seed);
-        let kernel = [random.size(1, 7), random.size(1, 7)];
+        let kernel = [random.size(1, 15), random.size(1, 15)];
         let window = layers::window(random, kernel);
         let channels = random.size(1, 9);
         let (depthwise, outputs) = (random.one_in(3), random.size(1, 9));
@@ -33,7 +33,7 @@ fn conv2d() {
 fn pool2d() {
     for seed in 0..2000 {
         let random = &mut Random::new(seed);
-        let kernel = [random.size(1, 7), random.size(1, 7)];
+        let kernel = [random.size(1, 15), random.size(1, 15)];
         let window = layers::window(random, kernel);
         let channels = random.size(1, 9);
         let input = layers::input(random, &window, channels);

@@ -122,7 +122,6 @@ impl<'n> Evaluator<'n> {
             let sides = [shapes.input, shapes.output];
             match stage {
                 Stage::Conv2d(conv) => kernels::conv2d(conv, sides, input, columns, output),
-                Stage::DepthwiseConv2d(conv) => kernels::depthwise_conv2d(conv, sides, input, output),
                 Stage::MaxPool2d(pool) => kernels::max_pool2d(pool, sides, input, output),
                 Stage::AveragePool2d(pool) => kernels::average_pool2d(pool, sides, input, output),
                 Stage::GlobalAveragePool { .. } => kernels::global_average_pool(shapes.input, input, output),
@@ -211,6 +210,7 @@ mod tests {
             name: "conv".into(),
             input_channels: inputs,
             output_channels: outputs,
+            depthwise: false,
             kernel: [3, 3],
             stride: [stride; 2],
             padding: [1; 4],

@@ -35,8 +35,6 @@ pub struct Preprocessing {
 pub enum Stage {
     /// Convolution.
     Conv2d(Conv2d),
-    /// Depthwise convolution (one filter per channel, channel multiplier 1).
-    DepthwiseConv2d(Conv2d),
     /// Maximum over windows; padding never wins.
     MaxPool2d(Pool2d),
     /// Mean over windows.
@@ -75,6 +73,8 @@ pub struct Conv2d {
     pub input_channels: usize,
     /// Output channels (equal to the input channels in a depthwise convolution).
     pub output_channels: usize,
+    /// One filter per channel, channel multiplier 1.
+    pub depthwise: bool,
     /// Kernel height and width.
     pub kernel: [usize; 2],
     /// Vertical and horizontal stride.

@@ -38,7 +38,7 @@ pub enum QuantizeError {
         "{layer}: reads raw pixels whose mean is not a whole pixel value or differs by channel; put a convolution before it"
     )]
     RawInput { layer: String },
-    #[error("{layer}: a window of {0}x{1} with stride {2}x{3}; kernels go to 7x7, strides to 7, padding must be smaller than the kernel", .window[0], .window[1], .window[2], .window[3])]
+    #[error("{layer}: a window of {0}x{1} with stride {2}x{3}; kernels go to 15x15, strides to 7, padding must be smaller than the kernel", .window[0], .window[1], .window[2], .window[3])]
     Window { layer: String, window: [usize; 4] },
     #[error(
         "the last layer, {layer}, gives no class scores: a network must end in a dense layer or global average pooling, with or without softmax"
@@ -249,15 +249,7 @@ pub fn quantize_fitted(
         let operation = match stage {
             Stage::Conv2d(layer) => {
                 let place = Place { from, to: output, shapes: sides, shortcut: None };
-                let (record, meaning) =
-                    quantizer.conv2d(layer, false, &input, &place, layer.activation, None)?;
-                input = meaning;
-                schema::Operation::Conv2d(record)
-            }
-            Stage::DepthwiseConv2d(layer) => {
-                let place = Place { from, to: output, shapes: sides, shortcut: None };
-                let (record, meaning) =
-                    quantizer.conv2d(layer, true, &input, &place, layer.activation, None)?;
+                let (record, meaning) = quantizer.conv2d(layer, &input, &place, layer.activation, None)?;
                 input = meaning;
                 schema::Operation::Conv2d(record)
             }
@@ -338,7 +330,7 @@ pub fn quantize_fitted(
 /// Name of a stage in the model that was converted.
 pub fn stage_name(stage: &Stage) -> &str {
     match stage {
-        Stage::Conv2d(layer) | Stage::DepthwiseConv2d(layer) => &layer.name,
+        Stage::Conv2d(layer) => &layer.name,
         Stage::MaxPool2d(layer) | Stage::AveragePool2d(layer) => &layer.name,
         Stage::GlobalAveragePool { name } => name,
         Stage::Dense(layer) => &layer.name,
@@ -372,7 +364,6 @@ impl Quantizer<'_> {
     fn conv2d(
         &mut self,
         layer: &Conv2d,
-        depthwise: bool,
         input: &Meaning,
         place: &Place,
         activation: Activation,
@@ -381,11 +372,11 @@ impl Quantizer<'_> {
         let window = window(&layer.name, layer.kernel, layer.stride, layer.padding)?;
         let (inputs, outputs) = (layer.input_channels, layer.output_channels);
         let (scale, clamp, meaning) = self.tensor(place.to, activation, &layer.name)?;
-        let parameters = self.parameters(layer, depthwise, input, place)?;
+        let parameters = self.parameters(layer, layer.depthwise, input, place)?;
         if let Some(fit) = &mut self.fit {
             fit.finish(place.to, activation, scale, clamp);
         }
-        let weights = if depthwise {
+        let weights = if layer.depthwise {
             // back to HWC
             let positions = window.positions();
             let at = |index: usize| parameters.weights[index % outputs * positions + index / outputs];
@@ -397,7 +388,7 @@ impl Quantizer<'_> {
         let max_shift = shortcut_scale.map_or(MAX_SHIFT, |shortcut| max_shift(shortcut / scale));
         let record = schema::Conv2d {
             channels: outputs as u16,
-            depthwise,
+            depthwise: layer.depthwise,
             algorithm: Algorithm::Reference,
             window,
             weights: self.weights.section(&weights),
@@ -472,7 +463,7 @@ impl Quantizer<'_> {
                 let sides = [shapes.input, shapes.output];
                 source = Source { tensor: to, shape: shapes.output, padded: None };
                 let place = Place { from, to, shapes: sides, shortcut: None };
-                let (record, meaning) = self.conv2d(layer, false, input, &place, layer.activation, None)?;
+                let (record, meaning) = self.conv2d(layer, input, &place, layer.activation, None)?;
                 (schema::Shortcut::Projection(record), meaning)
             }
             Shortcut::Padded { stride, channels_before } => {
@@ -495,7 +486,7 @@ impl Quantizer<'_> {
             let added = last.then_some(shortcut_scale);
             let shortcut = if last { source.take() } else { None };
             let place = Place { from: reads, to, shapes: [reads_shape, shapes.path[index]], shortcut };
-            let (record, next) = self.conv2d(layer, false, &meaning, &place, activation, added)?;
+            let (record, next) = self.conv2d(layer, &meaning, &place, activation, added)?;
             (meaning, reads, reads_shape) = (next, to, shapes.path[index]);
             // `shapes` has seen two or three
             let _ = path.push(record);
@@ -592,6 +583,7 @@ fn convolution(layer: &Dense, input: Shape) -> Conv2d {
         name: layer.name.clone(),
         input_channels: input.channels.into(),
         output_channels: layer.outputs,
+        depthwise: false,
         kernel: [input.height.into(), input.width.into()],
         stride: [1; 2],
         padding: [0; 4],

@@ -116,6 +116,7 @@ fn conv2d(
         name,
         input_channels,
         output_channels,
+        depthwise: false,
         kernel: [kernel; 2],
         stride: [stride; 2],
         padding: [kernel / 2; 4],

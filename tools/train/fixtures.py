@@ -91,9 +91,9 @@ def random_images(shape, seed):
     """Four random uint8 images of (height, width, channels), smooth in part."""
     random = np.random.default_rng(seed)
     height, width, channels = shape
-    coarse = random.integers(0, 256, (4, height // 4, width // 4, channels))
+    coarse = random.integers(0, 256, (4, -(-height // 4), -(-width // 4), channels))
     fine = random.integers(-60, 61, (4, height, width, channels))
-    images = coarse.repeat(4, 1).repeat(4, 2) + fine
+    images = coarse.repeat(4, 1).repeat(4, 2)[:, :height, :width] + fine
     return images.clip(0, 255).astype(np.uint8)
 
 
@@ -176,6 +176,21 @@ def good(folder, models):
     model = networks.randomise(networks.depthwise(), shape, 5, gain=6.0)
     graph = torchscript(model, shape, dynamic=batch)
     folder.network("depthwise", graph, images, unit(images))
+
+    torch.manual_seed(9)
+    for name, model, shape in [
+        ("keywords", networks.keywords(), (1, 1, 49, 10)),
+        ("autoencoder-torch", networks.autoencoder(), (1, 40)),
+        ("inverted-torch", networks.inverted(), (1, 3, 8, 8)),
+    ]:
+        model = networks.randomise(model, shape, 9, gain=4.0)
+        if len(shape) == 4:
+            pictures = random_images((*shape[2:], shape[1]), 9)
+            inputs = unit(pictures)
+        else:
+            pictures = np.random.default_rng(9).integers(0, 256, (4, *shape[1:])).astype(np.uint8)
+            inputs = pictures.astype(np.float32) / np.float32(255.0)
+        folder.network(name, torchscript(model, shape), pictures, inputs)
 
     folder.network("keras-like", graphs.keras_like(), images, images.astype(np.float32))
 

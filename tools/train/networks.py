@@ -123,6 +123,58 @@ def depthwise():
     )
 
 
+def keywords(filters=8, blocks=1):
+    """MLPerf Tiny's DS-CNN: 64 and 4 are the original's. A kernel of 10 x 4 pads as TensorFlow
+    does, and the pooling leaves out the last of 25 rows."""
+    return nn.Sequential(
+        nn.ZeroPad2d((1, 1, 4, 5)),
+        nn.Conv2d(1, filters, (10, 4), 2, bias=False),
+        nn.BatchNorm2d(filters),
+        nn.ReLU(),
+        *(separable(filters, filters, 1) for _ in range(blocks)),
+        nn.AvgPool2d((24, 5)),
+        nn.Flatten(),
+        nn.Linear(filters, 12),
+        nn.Softmax(dim=1),
+    )
+
+
+def autoencoder(inputs=40, width=16, narrow=4, depth=2):
+    """MLPerf Tiny's autoencoder: 640, 128, 8 and 4 are the original's."""
+    sizes = [inputs] + [width] * depth + [narrow] + [width] * depth
+    layers = []
+    for before, behind in zip(sizes, sizes[1:]):
+        layers += [nn.Linear(before, behind), nn.BatchNorm1d(behind), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(width, inputs))
+
+
+class InvertedResidual(nn.Module):
+    """A block as MobileNetV2 has it: expanded, depthwise, projected without an activation."""
+
+    def __init__(self, channels, width):
+        super().__init__()
+        self.conv = nn.Sequential(
+            nn.Conv2d(channels, width, 1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU6(),
+            nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU6(),
+            nn.Conv2d(width, channels, 1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+
+    def forward(self, x):
+        return x + self.conv(x)
+
+
+def inverted():
+    """A network of such blocks."""
+    stem = [nn.Conv2d(3, 4, 3, 2, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU6()]
+    blocks = [InvertedResidual(4, 8), InvertedResidual(4, 8)]
+    return nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+
+
 class Concat(nn.Module):
     """A DenseNet step: a convolution's output is concatenated to its input."""
 
@@ -177,7 +229,7 @@ def randomise(model, shape, seed, gain=2.0):
     def uniform(like, low, high):
         return torch.rand(like.shape, generator=generator) * (high - low) + low
 
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    norms = [module for module in model.modules() if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d))]
     with torch.no_grad():
         for norm in norms:
             norm.weight.copy_(uniform(norm.weight, 0.6, 1.4))

@@ -35,7 +35,7 @@ Examples:
   skipstone convert net.onnx -o net.skip --calibrate data/ --optimize speed --ram 48K
   skipstone convert digits.toml -o digits.skip --calibrate digits-calibration.npz
 
-Models: ONNX (float); checkpoints of ResNets (PyTorch's .pt, .pth and .th, safetensors), recognised by their \
+Models: ONNX and Keras (float); checkpoints of ResNets (PyTorch's .pt, .pth and .th, safetensors), recognised by their \
 tensors' names; for other networks a description (.toml) of the checkpoint. Nothing in a file is executed.
 
 Calibration: CIFAR-10 binary files, .npy or .npz, a folder of pictures; some hundred images as the \
@@ -50,7 +50,7 @@ calibration_images, notes, layers (name, kind, output, macs, weight_bytes, scale
 #[derive(Args)]
 #[command(after_help = NOTES)]
 pub(crate) struct Arguments {
-    /// The trained model (.onnx, .pt, .pth, .th, .safetensors, .toml)
+    /// The trained model (.onnx, .h5, .keras, .pt, .pth, .th, .safetensors, .toml)
     model: PathBuf,
 
     /// The blob to write

@@ -99,6 +99,7 @@ fn read_images(
     let planar = match header.shape[..] {
         [_, h, w, c] if [h, w, c] == [height, width, channels] => false,
         [_, h, w] if [h, w, 1] == [height, width, channels] => false,
+        [_, c] if [1, 1, c] == [height, width, channels] => false,
         [_, c, h, w] if [h, w, c] == [height, width, channels] => true,
         _ => {
             let expected = format!("(N, {height}, {width}, {channels})");

@@ -11,7 +11,8 @@ use crate::network::{Activation, Conv2d, Dense, Pool2d};
 /// Values of the im2col buffer: 256 KiB, so that a strip of columns stays in the second-level cache.
 const COLUMNS: usize = 64 * 1024;
 
-/// Convolution as a product of matrices: strips of gathered windows (im2col) times the filters.
+/// Convolution; not depthwise, as a product of matrices: strips of gathered windows (im2col) times the
+/// filters.
 pub(crate) fn conv2d(
     conv: &Conv2d,
     [from, to]: [Shape; 2],
@@ -19,6 +20,9 @@ pub(crate) fn conv2d(
     columns: &mut Vec<f32>,
     output: &mut Vec<f32>,
 ) {
+    if conv.depthwise {
+        return depthwise_conv2d(conv, [from, to], input, output);
+    }
     let depth = conv.kernel[0] * conv.kernel[1] * conv.input_channels;
     let filters = matrix(&conv.weights, depth);
     fill(&conv.bias, to.len(), output);
@@ -264,6 +268,7 @@ mod tests {
             name: "conv".into(),
             input_channels: input.channels.into(),
             output_channels: outputs,
+            depthwise: depth != usize::from(input.channels),
             kernel,
             stride,
             padding,

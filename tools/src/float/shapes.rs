@@ -32,7 +32,6 @@ pub fn shapes(network: &FloatNetwork) -> Result<Vec<StageShapes>, ShapeError> {
         let mut path = Vec::new();
         let output = match stage {
             Stage::Conv2d(conv) => conv2d(conv, input)?,
-            Stage::DepthwiseConv2d(conv) => depthwise_conv2d(conv, input)?,
             Stage::MaxPool2d(pool) | Stage::AveragePool2d(pool) => {
                 pool2d(pool, input).map_err(|problem| problem.of(&pool.name))?
             }
@@ -80,15 +79,12 @@ fn tensor(height: usize, width: usize, channels: usize) -> Result<Shape, ShapePr
 }
 
 fn conv2d(conv: &Conv2d, input: Shape) -> Result<Shape, ShapeError> {
-    filters(conv, conv.input_channels, input).map_err(|problem| problem.of(&conv.name))
-}
-
-fn depthwise_conv2d(conv: &Conv2d, input: Shape) -> Result<Shape, ShapeError> {
     let (inputs, outputs) = (conv.input_channels, conv.output_channels);
-    if inputs != outputs {
+    if conv.depthwise && inputs != outputs {
         return Err(ShapeProblem::ChannelMultiplier { inputs, outputs }.of(&conv.name));
     }
-    filters(conv, 1, input).map_err(|problem| problem.of(&conv.name))
+    let depth = if conv.depthwise { 1 } else { inputs };
+    filters(conv, depth, input).map_err(|problem| problem.of(&conv.name))
 }
 
 /// Shape after a convolution whose filters are `depth` channels deep.
@@ -161,7 +157,7 @@ fn block(block: &Block, input: Shape) -> Result<Vec<Shape>, ShapeError> {
 }
 
 fn projection(conv: &Conv2d, input: Shape) -> Result<Shape, ShapeError> {
-    if conv.kernel != [1, 1] || conv.padding != [0; 4] {
+    if conv.kernel != [1, 1] || conv.padding != [0; 4] || conv.depthwise {
         return Err(ShapeProblem::Projection.of(&conv.name));
     }
     if conv.activation != Activation::None {
@@ -231,6 +227,7 @@ mod tests {
             name: name.to_string(),
             input_channels: channels[0],
             output_channels: channels[1],
+            depthwise: false,
             kernel,
             stride,
             padding,
@@ -334,10 +331,7 @@ mod tests {
             ),
             (changed(&|conv| conv.padding = [9000; 4]), "conv: a tensor of 18030x18022x8 is too large"),
             (changed(&|conv| conv.output_channels = 0), "conv: shape 32x24x0 has a side of zero"),
-            (
-                refusal(vec![Stage::DepthwiseConv2d(good.clone())]),
-                "conv: is depthwise but makes 8 channels from 3",
-            ),
+            (changed(&|conv| conv.depthwise = true), "conv: is depthwise but makes 8 channels from 3"),
             (
                 refusal(vec![Stage::MaxPool2d(pool([2, 2], [2, 2], [2, 0, 0, 0]))]),
                 "pool: some of its windows lie wholly in the padding",

@@ -85,7 +85,14 @@ pub(crate) fn lower(mut graph: Graph, file_bytes: usize) -> Result<Lowered, Refu
         Axis::Width => "W",
         Axis::Channel => "C",
     });
-    let note = format!("{place}: {shape} ({})", names.collect::<String>());
+    let mut note = format!("{place}: {shape} ({})", names.collect::<String>());
+    if let [Axis::Batch, Axis::Channel] = axes {
+        let count = shape.channels;
+        note.push_str(&format!(
+            ": {count} numbers, one byte for each; mean and std say what 0 and 255 stand for, -mean / std and \
+             (1 - mean) / std"
+        ));
+    }
 
     let constants = graph.values.iter_mut().map(|value| value.constant.take());
     let states = constants.map(|c| c.map(|c| State::Constant(Rc::new(c)))).collect();
@@ -191,6 +198,9 @@ fn input_layout(graph: &Graph, input: &Input) -> Layout {
             Operator::Reshape { .. } | Operator::Flatten { .. } => break,
             _ => return graph.layout,
         }
+    }
+    if graph.layout == Layout::Nhwc {
+        return graph.layout; // the format has but this one
     }
     // Nothing tells (dense layers alone): pictures have one, three or four channels.
     let is_channels = |dim: usize| matches!(input.dims.get(dim), Some(Some(1 | 3 | 4)));
@@ -433,7 +443,10 @@ fn layer_name(graph: &Graph, node: &Node, weights: Option<&str>) -> String {
     }
     let mut segments: Vec<&str> = node.name.split('/').filter(|s| !s.is_empty()).collect();
     // PyTorch writes `/layer1/layer1.0/conv1/Conv`: the operator last, and each module's path in full.
-    if segments.len() > 1 && segments.last().is_some_and(|last| last.starts_with(&*node.kind)) {
+    // tf2onnx keeps TensorFlow's operator last: `model/conv2d/BiasAdd`.
+    const TENSORFLOW: [&str; 6] = ["AvgPool", "BiasAdd", "Conv2D", "MatMul", "MaxPool", "Mean"];
+    let is_operator = |last: &&str| last.starts_with(&*node.kind) || TENSORFLOW.contains(last);
+    if segments.len() > 1 && segments.last().is_some_and(is_operator) {
         segments.pop();
     }
     let mut kept: Vec<&str> = Vec::new();

@@ -1,7 +1,7 @@
 //! Importers: trained float models in the formats that frameworks write, as a [`FloatNetwork`].
 //!
 //! ```text
-//! .onnx ----------------------------------> graph --lower--.
+//! .onnx, .h5, .keras ---------------------> graph --lower--.
 //!                                                          +--> layers --recognize--> network
 //! .toml -------------------------.                         |
 //!                                +--> description ---------'
@@ -32,6 +32,7 @@ mod error;
 mod family;
 mod fold;
 mod graph;
+mod keras;
 mod layers;
 mod lower;
 mod onnx;
@@ -50,6 +51,7 @@ use std::str::FromStr;
 
 use checkpoint::Checkpoint;
 use description::Description;
+use graph::Graph;
 use layers::{INPUT, LayerId, Layers};
 
 use crate::network::FloatNetwork;
@@ -122,7 +124,7 @@ struct Draft {
     notes: Vec<String>,
 }
 
-/// Reads a model: an ONNX file, a checkpoint (safetensors, or PyTorch's) of a ResNet, or a TOML
+/// Reads a model: an ONNX or Keras file, a checkpoint (safetensors, or PyTorch's) of a ResNet, or a TOML
 /// description that names its checkpoint.
 ///
 /// Weights are looked for beside the file, where it names them.
@@ -141,7 +143,9 @@ pub fn import(path: &Path, options: &ImportOptions) -> Result<Imported, ImportEr
 /// As [`import`].
 pub fn import_bytes(bytes: Vec<u8>, path: &Path, options: &ImportOptions) -> Result<Imported, ImportError> {
     let in_file = |refusal| ImportError { file: path.to_path_buf(), refusal };
-    let draft = if let Some(checkpoint) = read_checkpoint(&bytes) {
+    let draft = if keras::is_keras(&bytes) {
+        keras::read(bytes).and_then(from_graph).map_err(in_file)
+    } else if let Some(checkpoint) = read_checkpoint(&bytes) {
         checkpoint
             .and_then(|checkpoint| from_checkpoint(checkpoint, bytes.len(), path, options.input))
             .map_err(in_file)
@@ -150,15 +154,16 @@ pub fn import_bytes(bytes: Vec<u8>, path: &Path, options: &ImportOptions) -> Res
     } else if let Some(refusal) = other_format(&bytes) {
         Err(in_file(refusal))
     } else if onnx::is_onnx(&bytes) {
-        from_onnx(bytes, path.parent().unwrap_or(Path::new(""))).map_err(in_file)
+        let folder = path.parent().unwrap_or(Path::new(""));
+        onnx::read(bytes, folder).and_then(from_graph).map_err(in_file)
     } else {
         Err(in_file(unknown_format()))
     }?;
     draft.finish(path, options).map_err(in_file)
 }
 
-fn from_onnx(bytes: Vec<u8>, folder: &Path) -> Result<Draft, Refusal> {
-    let (graph, length) = onnx::read(bytes, folder)?;
+/// `length` is that of the file, or files, with the weights.
+fn from_graph((graph, length): (Graph, usize)) -> Result<Draft, Refusal> {
     let lowered = lower::lower(graph, length)?;
     Ok(Draft {
         layers: lowered.layers,
@@ -262,9 +267,7 @@ fn read_file(path: &Path) -> Result<Vec<u8>, Refusal> {
 
 /// Formats that are recognised but not read.
 fn other_format(bytes: &[u8]) -> Option<Refusal> {
-    let (kind, help) = if bytes.starts_with(b"\x89HDF\r\n\x1a\n") {
-        ("a Keras or HDF5 file", "export the model to ONNX with tf2onnx")
-    } else if bytes.get(4..8) == Some(b"TFL3") {
+    let (kind, help) = if bytes.get(4..8) == Some(b"TFL3") {
         ("a TensorFlow Lite file", "export the float model to ONNX with tf2onnx")
     } else if bytes.starts_with(&skipstone::MAGIC) {
         ("a skipstone blob", "it is converted already: `inspect`, `eval` and `run` take it")
@@ -276,7 +279,8 @@ fn other_format(bytes: &[u8]) -> Option<Refusal> {
 
 fn unknown_format() -> Refusal {
     Refusal::new(ErrorKind::Format, "", "is of no format that is known here").help(
-        "models are ONNX files, checkpoints (safetensors, or PyTorch's), or TOML descriptions of checkpoints",
+        "models are ONNX or Keras files, checkpoints (safetensors, or PyTorch's), or TOML descriptions of \
+         checkpoints",
     )
 }
 
@@ -314,7 +318,6 @@ mod formats {
     #[test]
     fn formats_of_other_tools_are_named() {
         let named = |bytes: &[u8]| other_format(bytes).map(|refusal| refusal.reason).unwrap_or_default();
-        assert!(named(b"\x89HDF\r\n\x1a\n").contains("Keras"));
         assert!(named(b"\x1c\0\0\0TFL3").contains("TensorFlow Lite"));
         assert!(named(b"").is_empty());
     }

@@ -11,6 +11,7 @@
 //! ```
 
 mod elements;
+mod trim;
 
 use super::affine::Affine;
 use super::error::{ErrorKind, Refusal};
@@ -80,17 +81,27 @@ fn readers(layers: &Layers, output: LayerId) -> Vec<Vec<LayerId>> {
 impl Recognized {
     /// Adds what was found as a stage; the layer that it ends with is returned.
     fn stage(&mut self, walk: &Walk<'_>, piece: Piece) -> Result<LayerId, Refusal> {
-        let Piece { first, last, element, note } = piece;
+        let Piece { first, last, element, mut note } = piece;
         if let Some(Stage::Softmax) = self.stages.last() {
             let reason = "follows a softmax, which can only be the last layer";
             return Err(walk.refuse(ErrorKind::Topology, first, reason));
         }
         let stage = match element {
             Element::Convolution(conv) => Stage::Conv2d(conv),
-            Element::Depthwise(conv) => Stage::DepthwiseConv2d(conv),
             Element::Dense(dense) => Stage::Dense(dense),
             Element::MaxPool(pool) => Stage::MaxPool2d(pool),
-            Element::AveragePool(pool) => Stage::AveragePool2d(pool),
+            Element::AveragePool(pool) => {
+                if trim::to_only_window(&mut self.stages, walk.layers.shape(INPUT), &pool) {
+                    note = format!(
+                        "{}: global average pooling of the first {}, beyond which nothing is computed",
+                        pool.name,
+                        square(pool.kernel)
+                    );
+                    Stage::GlobalAveragePool { name: pool.name }
+                } else {
+                    Stage::AveragePool2d(pool)
+                }
+            }
             Element::GlobalAveragePool { name } => Stage::GlobalAveragePool { name },
             // The maximum over windows of one position.
             Element::Subsample { name, stride } => Stage::MaxPool2d(Pool2d {
@@ -128,7 +139,7 @@ impl Recognized {
     fn activate(&mut self, new: Activation) -> bool {
         let mut before = self.stages.iter_mut().rev();
         let activation = match before.find(|stage| !matches!(stage, Stage::MaxPool2d(_))) {
-            Some(Stage::Conv2d(conv) | Stage::DepthwiseConv2d(conv)) => &mut conv.activation,
+            Some(Stage::Conv2d(conv)) => &mut conv.activation,
             Some(Stage::Block(block)) => &mut block.activation,
             _ => return false,
         };
@@ -240,7 +251,7 @@ impl Walk<'_> {
                     let reason = "cannot stand in the path of a residual block";
                     return Err(self
                         .refuse(ErrorKind::Topology, piece.first, reason)
-                        .help("a path is two or three ordinary convolutions with batch norm and ReLU"));
+                        .help("a path is two or three convolutions with batch norm and ReLU"));
                 }
             }
         }
@@ -267,8 +278,8 @@ impl Walk<'_> {
             return Ok(Shortcut::Identity);
         }
         if let [Piece { element: Element::Convolution(conv), last, .. }] = &pieces[..] {
-            if conv.kernel != [1, 1] || conv.padding != [0; 4] {
-                let reason = format!("a {} convolution on the shortcut", square(conv.kernel));
+            if conv.kernel != [1, 1] || conv.padding != [0; 4] || conv.depthwise {
+                let reason = format!("a {} convolution on the shortcut", elements::kernel(conv));
                 return Err(self
                     .refuse(ErrorKind::Topology, *last, reason)
                     .help("a projection is a 1 x 1 convolution without padding"));

@@ -137,7 +137,7 @@ fn block(stages: &[Stage]) -> &Block {
 #[track_caller]
 fn conv(stages: &[Stage]) -> &Conv2d {
     match stages {
-        [.., Stage::Conv2d(conv) | Stage::DepthwiseConv2d(conv)] => conv,
+        [.., Stage::Conv2d(conv)] => conv,
         other => panic!("no convolution: {other:?}"),
     }
 }

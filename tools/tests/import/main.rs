@@ -1,6 +1,7 @@
 //! The importers against files that the frameworks wrote: same answers, and every refusal by name.
 
 mod checkpoints;
+mod keras;
 mod npz;
 mod oracle;
 
@@ -25,8 +26,8 @@ fn imported(path: &Path) -> Imported {
 /// One letter per stage: identity, Convolutional and padded blocks stand for themselves.
 fn outline(network: &FloatNetwork) -> String {
     let letter = |stage: &Stage| match stage {
+        Stage::Conv2d(conv) if conv.depthwise => "depthwise",
         Stage::Conv2d(_) => "conv",
-        Stage::DepthwiseConv2d(_) => "depthwise",
         Stage::MaxPool2d(_) => "max",
         Stage::AveragePool2d(_) => "average",
         Stage::GlobalAveragePool { .. } => "global",
@@ -78,6 +79,9 @@ fn onnx_files_answer_as_onnx_runtime_does() {
         ("resnet-option-a-dynamo", "conv identity2 padded identity2 padded global dense"),
         ("bottleneck", "conv max projection3 identity3 projection3 global dense"),
         ("depthwise", "conv depthwise conv depthwise conv average dense dense softmax"),
+        ("keywords", "conv depthwise conv global dense softmax"),
+        ("autoencoder-torch", "dense dense dense dense dense dense"),
+        ("inverted-torch", "conv identity3 identity3 global dense"),
         ("keras-like", "conv identity2 projection2 global dense softmax"),
     ];
     for (name, stages) in cases {
@@ -311,7 +315,7 @@ fn files_that_are_no_models_are_refused() {
     assert_eq!(refused("empty.onnx", b"").refusal.kind, ErrorKind::Format);
     assert_eq!(refused("noise.onnx", &[0xff; 64]).refusal.kind, ErrorKind::Format);
     assert_eq!(refused("text.onnx", b"hello, world").refusal.kind, ErrorKind::Description);
-    assert_eq!(refused("keras.onnx", b"\x89HDF\r\n\x1a\n....").refusal.kind, ErrorKind::Format);
+    assert_eq!(refused("keras.onnx", b"\x89HDF\r\n\x1a\n....").refusal.kind, ErrorKind::Damaged);
     let missing = import(&folder.path().join("none.onnx"), &ImportOptions::default()).unwrap_err();
     assert_eq!(missing.refusal.kind, ErrorKind::File);
     let folder_itself = import(folder.path(), &ImportOptions::default()).unwrap_err();

@@ -73,8 +73,7 @@ pub(crate) fn evaluate(network: &FloatNetwork, pixels: &[u8]) -> Answer {
 
 fn run(stage: &Stage, x: &Image) -> Image {
     match stage {
-        Stage::Conv2d(conv) => convolve(conv, x, false).activate(conv.activation),
-        Stage::DepthwiseConv2d(conv) => convolve(conv, x, true).activate(conv.activation),
+        Stage::Conv2d(conv) => convolve(conv, x).activate(conv.activation),
         Stage::MaxPool2d(pool) => {
             slide(pool, x, |values, _| values.iter().copied().fold(f64::NEG_INFINITY, f64::max))
         }
@@ -103,7 +102,7 @@ fn run(stage: &Stage, x: &Image) -> Image {
     }
 }
 
-fn convolve(conv: &Conv2d, x: &Image, depthwise: bool) -> Image {
+fn convolve(conv: &Conv2d, x: &Image) -> Image {
     assert_eq!(conv.input_channels, x.channels);
     let [kernel_height, kernel_width] = conv.kernel;
     let [top, left, bottom, right] = conv.padding;
@@ -119,7 +118,7 @@ fn convolve(conv: &Conv2d, x: &Image, depthwise: bool) -> Image {
                         let from_row = (row * conv.stride[0] + i) as isize - top as isize;
                         let from_column = (column * conv.stride[1] + j) as isize - left as isize;
                         let position = i * kernel_width + j;
-                        if depthwise {
+                        if conv.depthwise {
                             let weight = conv.weights[position * x.channels + output];
                             sum += f64::from(weight) * x.get(from_row, from_column, output).unwrap_or(0.0);
                             continue;
@@ -176,11 +175,11 @@ fn residual(block: &Block, x: &Image) -> Image {
     assert_eq!(block.path.last().unwrap().activation, Activation::None);
     let mut sum = x.clone();
     for conv in &block.path {
-        sum = convolve(conv, &sum, false).activate(conv.activation);
+        sum = convolve(conv, &sum).activate(conv.activation);
     }
     let shortcut = match &block.shortcut {
         Shortcut::Identity => x.clone(),
-        Shortcut::Projection(conv) => convolve(conv, x, false),
+        Shortcut::Projection(conv) => convolve(conv, x),
         Shortcut::Padded { stride, channels_before } => {
             let mut y = Image::new(sum.height, sum.width, sum.channels);
             for row in 0..sum.height {

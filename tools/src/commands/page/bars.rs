@@ -94,8 +94,7 @@ fn spreads(network: &FloatNetwork) -> Vec<Spread<'_>> {
     };
     for stage in &network.stages {
         match stage {
-            Stage::Conv2d(layer) => push(&layer.name, &layer.weights, layer.output_channels, false),
-            Stage::DepthwiseConv2d(layer) => push(&layer.name, &layer.weights, layer.output_channels, true),
+            Stage::Conv2d(layer) => push(&layer.name, &layer.weights, layer.output_channels, layer.depthwise),
             Stage::Dense(layer) => push(&layer.name, &layer.weights, layer.outputs, false),
             Stage::Block(block) => {
                 let projection = match &block.shortcut {
@@ -103,7 +102,7 @@ fn spreads(network: &FloatNetwork) -> Vec<Spread<'_>> {
                     _ => None,
                 };
                 for layer in block.path.iter().chain(projection) {
-                    push(&layer.name, &layer.weights, layer.output_channels, false);
+                    push(&layer.name, &layer.weights, layer.output_channels, layer.depthwise);
                 }
             }
             _ => {}

@@ -25,7 +25,7 @@ fn stages(tensors: &[(&str, &[usize])], stages: &str) -> Result<Vec<Stage>, Refu
 
 fn conv(tensors: &[(&str, &[usize])], stage: &str) -> Conv2d {
     match &stages(tensors, &format!("stage = [{{ {stage} }}]")).unwrap()[..] {
-        [Stage::Conv2d(conv) | Stage::DepthwiseConv2d(conv)] => conv.clone(),
+        [Stage::Conv2d(conv)] => conv.clone(),
         other => panic!("{other:?}"),
     }
 }

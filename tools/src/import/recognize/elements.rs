@@ -17,7 +17,6 @@ pub(super) struct Piece {
 
 pub(super) enum Element {
     Convolution(Conv2d),
-    Depthwise(Conv2d),
     Dense(Dense),
     MaxPool(Pool2d),
     AveragePool(Pool2d),
@@ -233,6 +232,7 @@ impl Walk<'_> {
             name: name.clone(),
             input_channels: self.layers.shape(layer.inputs[0]).channels.into(),
             output_channels: conv.outputs,
+            depthwise: conv.depthwise,
             kernel: window.kernel,
             stride: window.stride,
             padding: window.padding,
@@ -240,16 +240,14 @@ impl Walk<'_> {
             bias,
             activation,
         };
-        let kind = if conv.depthwise { "depthwise convolution" } else { "convolution" };
         let note = format!(
-            "{name}: {kind} {}, {} -> {}{norms}{}",
+            "{name}: convolution {}, {} -> {}{norms}{}",
             kernel(&conv2d),
             conv2d.input_channels,
             conv2d.output_channels,
             activation_note(activation)
         );
-        let element = if conv.depthwise { Element::Depthwise(conv2d) } else { Element::Convolution(conv2d) };
-        Ok(Piece { first, last, element, note })
+        Ok(Piece { first, last, element: Element::Convolution(conv2d), note })
     }
 
     /// Subsampling; before a 1 x 1 convolution it is the convolution's stride.
@@ -360,12 +358,14 @@ pub(super) fn product(first: [usize; 2], second: [usize; 2]) -> [usize; 2] {
     [first[0].saturating_mul(second[0]), first[1].saturating_mul(second[1])]
 }
 
-/// `3x3` or `3x3/2`, with its stride.
+/// `3x3`, `3x3/2` with its stride, `depthwise 3x3`.
 pub(super) fn kernel(conv: &Conv2d) -> String {
+    let kernel = square(conv.kernel);
+    let kernel = if conv.depthwise { format!("depthwise {kernel}") } else { kernel };
     match conv.stride {
-        [1, 1] => square(conv.kernel),
-        [vertical, horizontal] if vertical == horizontal => format!("{}/{vertical}", square(conv.kernel)),
-        stride => format!("{}/{}", square(conv.kernel), square(stride)),
+        [1, 1] => kernel,
+        [vertical, horizontal] if vertical == horizontal => format!("{kernel}/{vertical}"),
+        stride => format!("{kernel}/{}", square(stride)),
     }
 }
 

@@ -300,3 +300,60 @@ fn many_nodes_take_no_recursion_and_no_quadratic_time() {
     }
     assert_eq!(conv(&s.stages(y)).activation, Activation::Relu);
 }
+
+/// An average pooling of `kernel` rows and columns behind a 3 x 3 convolution with padding, and `behind`.
+fn pooled(behind: &dyn Fn(&mut Sketch, ValueId) -> ValueId, kernel: usize, stride: usize) -> Vec<Stage> {
+    let (mut s, x) = sketch();
+    let y = s.conv(x, [2, 2], 3, 1);
+    let y = behind(&mut s, y);
+    let sliding = sliding(kernel, stride, 0);
+    let out = s.node("Pool", Operator::AveragePool { sliding, count_include_pad: false }, &[y]);
+    s.stages(out)
+}
+
+#[test]
+fn what_the_only_pooling_window_leaves_out_is_not_computed() {
+    let first_padding = |stages: &[Stage]| conv(&stages[..1]).padding;
+    let is_global = |stages: &[Stage]| matches!(stages.last(), Some(Stage::GlobalAveragePool { .. }));
+    let nothing = |_: &mut Sketch, y| y;
+    // 7 of 8 rows and columns: padding behind the image gives the eighth.
+    let stages = pooled(&nothing, 7, 7);
+    assert_eq!((is_global(&stages), first_padding(&stages)), (true, [1, 1, 0, 0]));
+    // Through a layer without padding.
+    let stages = pooled(&|s, y| s.conv(y, [2, 2], 1, 1), 7, 7);
+    assert_eq!((is_global(&stages), first_padding(&stages)), (true, [1, 1, 0, 0]));
+    // The image has rows that no padding can take back; a second window reads the others; a block is between.
+    assert!(!is_global(&pooled(&nothing, 6, 6)));
+    assert!(!is_global(&pooled(&|s, y| s.conv(y, [2, 2], 1, 2), 3, 3)));
+    assert!(!is_global(&pooled(&nothing, 7, 1)));
+    let identity = |s: &mut Sketch, x| {
+        let y = s.conv(x, [2, 2], 3, 1);
+        let y = s.conv(y, [2, 2], 3, 1);
+        s.add(x, y)
+    };
+    let stages = pooled(&identity, 7, 7);
+    assert_eq!((is_global(&stages), first_padding(&stages)), (false, [1; 4]));
+}
+
+#[test]
+fn depthwise_convolutions_stand_in_paths_but_not_on_shortcuts() {
+    let depthwise = |s: &mut Sketch, x, kernel: usize| {
+        let weights = s.floats(&[2, 1, kernel, kernel], vec![1.0; 2 * kernel * kernel]);
+        s.node("Conv", Operator::Convolution(sliding(kernel, 1, kernel / 2), 2), &[x, weights])
+    };
+    let (mut s, x) = sketch();
+    let y = s.conv(x, [2, 2], 1, 1);
+    let y = depthwise(&mut s, y, 3);
+    let y = s.conv(y, [2, 2], 1, 1);
+    let out = s.add(x, y);
+    let stages = s.stages(out);
+    let path: Vec<bool> = block(&stages).path.iter().map(|conv| conv.depthwise).collect();
+    assert_eq!(path, [false, true, false]);
+
+    let (mut s, x) = sketch();
+    let short = depthwise(&mut s, x, 1);
+    let y = s.conv(x, [2, 2], 3, 1);
+    let y = s.conv(y, [2, 2], 3, 1);
+    let out = s.add(short, y);
+    s.refused(out, ErrorKind::Topology, "Conv", "a depthwise 1x1 convolution on the shortcut");
+}
