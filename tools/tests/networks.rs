@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 use skipstone::{Arena, Model, Network, Shape};
 use skipstone_tools::blob::Blob;
-use skipstone_tools::calibrate::{Range, Ranges};
+use skipstone_tools::calibrate::{Range, RangeChoice, Ranges, calibrate};
 use skipstone_tools::convert::{MAX_TENSORS, Method, convert};
 use skipstone_tools::data::Dataset;
 use skipstone_tools::float::{Evaluator, Part, TensorId};
@@ -13,7 +13,7 @@ use skipstone_tools::import::{ImportOptions, import};
 use skipstone_tools::network::{
     Activation, Block, Conv2d, Dense, FloatNetwork, Preprocessing, Shortcut, Stage,
 };
-use skipstone_tools::optimize::Wishes;
+use skipstone_tools::optimize::{Goal, Target, Wishes, assemble};
 use skipstone_tools::planner::plan;
 use skipstone_tools::quantize::quantize;
 
@@ -68,6 +68,47 @@ fn digits_keep_their_accuracy() {
     assert!(float * 1000 >= images.len() * 985, "float: {float} of {}", images.len());
     // within 0.5 points
     assert!(int8 * 200 + images.len() >= float * 200, "int8 {int8}, float {float} of {}", images.len());
+}
+
+/// Algorithms, strips and plans change nothing but speed and memory.
+#[test]
+fn every_goal_gives_the_same_bits_within_its_budgets() {
+    let network = float_network("cifar10-resnet8.toml");
+    let models = root().join("models");
+    let data = Dataset::open_for_calibration(&models.join("cifar10-calibration.npz"), network.input, 8);
+    let data = data.unwrap();
+    let evaluator = Evaluator::new(&network).unwrap();
+    let images: Vec<&[u8]> = (0..data.len()).map(|index| data.image(index)).collect();
+    let ranges = calibrate(&evaluator, &images, RangeChoice::default(), &|| {});
+    let ranges = ranges.iter().map(|(tensor, observed)| (*tensor, observed.range)).collect();
+    let quantized = quantize(&network, &ranges).unwrap();
+    let scores = |wishes: Wishes| {
+        let blob = assemble(&quantized, &wishes, MAX_TENSORS).unwrap();
+        let model = Model::parse(&blob).unwrap();
+        let mut arena = Box::new(Arena::<{ 64 * 1024 }>::new());
+        let of = |image: &&[u8], arena: &mut [u8]| -> Vec<u32> {
+            let mut network: Network = Network::new(model, arena).unwrap();
+            network.run(image).unwrap().values().iter().map(|score| score.to_bits()).collect()
+        };
+        let scores: Vec<Vec<u32>> = images.iter().map(|image| of(image, &mut arena[..])).collect();
+        (scores, blob.len(), model.arena_bytes())
+    };
+    let (expected, plain, least) = scores(Wishes { target: Target::Reference, ..Wishes::default() });
+    for goal in [Goal::Speed, Goal::Balanced, Goal::Memory] {
+        let (found, flash, ram) = scores(Wishes { goal, ..Wishes::default() });
+        assert_eq!(found, expected, "{goal:?}");
+        println!("{goal:?}: blob {flash} B, arena {ram} B (reference: {plain} B, {least} B)");
+    }
+    let tight = Wishes { ram: Some(20_000), flash: Some(90_000), goal: Goal::Speed, ..Wishes::default() };
+    let (found, flash, ram) = scores(tight);
+    assert_eq!(found, expected);
+    assert!(ram <= 20_000 && flash <= 90_000, "blob {flash} B, arena {ram} B");
+
+    let impossible = |wishes| assemble(&quantized, &wishes, MAX_TENSORS).unwrap_err().to_string();
+    let message = impossible(Wishes { ram: Some(4096), ..Wishes::default() });
+    assert!(message.contains("--ram 4096") && message.contains("help: give --ram"), "{message}");
+    let message = impossible(Wishes { flash: Some(4096), ..Wishes::default() });
+    assert!(message.contains("--flash 4096") && message.contains("help: give --flash"), "{message}");
 }
 
 /// The folder of measuring data beside the project, if it is there.

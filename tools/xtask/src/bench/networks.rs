@@ -32,7 +32,11 @@ pub(crate) struct Mode {
 }
 
 /// Every mode: the one table to extend.
-pub(crate) const MODES: &[Mode] = &[Mode { name: "default", arguments: &[] }];
+pub(crate) const MODES: &[Mode] = &[
+    Mode { name: "speed", arguments: &["--optimize", "speed"] },
+    Mode { name: "balanced", arguments: &["--optimize", "balanced"] },
+    Mode { name: "memory", arguments: &["--optimize", "memory"] },
+];
 
 /// Enough for random weights, whose ranges are nobody's concern.
 const FEW_IMAGES: [&str; 2] = ["--calibration-images", "10"];
