@@ -8,7 +8,7 @@ use heapless::Vec;
 use serde::{Deserialize, Serialize};
 
 use crate::error::LayerError;
-use crate::kernels;
+use crate::kernels::{self, Kernels};
 use crate::layer::{Conv2d, Finished, Reduction, Windowed};
 use crate::quantization::{Addition, Clamp, Rounding};
 use crate::shape::{Shape, Window};
@@ -368,23 +368,9 @@ fn run_windowed(
             }
         }
         let rows = rows.get(..usize::from(window.kernel[0])).unwrap_or_default();
-        run_strip(layer, addition, rows, &mut [output], scratch);
+        kernels::strip::<{ Kernels::ALL }>(layer, addition, rows, &mut [output], scratch);
     }
     Ok(())
-}
-
-/// Makes a strip of output rows; an empty input row is padding.
-pub(crate) fn run_strip(
-    layer: &Windowed<'_>,
-    addition: Option<&Addition>,
-    input: &[&[i8]],
-    output: &mut [&mut [i8]],
-    scratch: &mut [u32],
-) {
-    match layer {
-        Windowed::Conv2d(layer) => kernels::conv2d(layer, addition, input, output, scratch),
-        Windowed::Pool2d(layer) => kernels::pool2d(layer, input, output),
-    }
 }
 
 fn check_length(given: usize, needed: usize) -> Result<(), LayerError> {

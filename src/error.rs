@@ -118,6 +118,13 @@ pub enum ParseError {
     Labels,
     /// A plan's row table or segments do not fit the stages.
     Plan,
+    /// The header names kernels that this library does not have, or leaves out one that a stage needs.
+    Kernels {
+        /// Kernels of the header, as [`Kernels`](crate::Kernels)' bits.
+        found: u16,
+        /// Kernels that the stages need.
+        needed: u16,
+    },
 }
 
 impl fmt::Display for ParseError {
@@ -154,6 +161,12 @@ impl fmt::Display for ParseError {
                 )
             }
             ParseError::Labels => f.write_str("class labels are not UTF-8 or not one for each class"),
+            ParseError::Kernels { found, needed } => {
+                write!(
+                    f,
+                    "the header names kernels {found:#b}, the stages need {needed:#b}: convert the model again"
+                )
+            }
             ParseError::Plan => f.write_str("a plan's row table or segments do not fit the stages"),
         }
     }
@@ -180,6 +193,13 @@ pub enum NewError {
         /// `TENSORS`: too few for the segment, by at least one.
         given: usize,
     },
+    /// The model needs kernels that the network's `KERNELS` parameter leaves out.
+    Kernels {
+        /// What the model needs, as [`Kernels`](crate::Kernels)' bits.
+        needed: u16,
+        /// `KERNELS`.
+        given: u16,
+    },
     /// The plan would read outside the arena or overwrite a live row: the blob is not to be trusted.
     Plan {
         /// Tensor whose row is misplaced: 0 is the input, others in the order of the layers.
@@ -198,6 +218,9 @@ impl fmt::Display for NewError {
             NewError::Misaligned => f.write_str("the arena is not aligned to 4 bytes; use skipstone::Arena"),
             NewError::Tensors { given } => {
                 write!(f, "a segment has more than {given} tensors: give Network a larger TENSORS")
+            }
+            NewError::Kernels { needed, given } => {
+                write!(f, "the model needs kernels {needed:#b}, Network has {given:#b}: give it Kernels::ALL")
             }
             NewError::Plan { tensor, row } => {
                 write!(f, "the plan misplaces row {row} of tensor {tensor}: convert the model again")

@@ -55,6 +55,7 @@ pub mod tflite;
 pub use arena::Arena;
 pub use block::{Block, MAX_PATH, Shortcut, Subsample};
 pub use error::{LayerError, NewError, ParseError, RunError};
+pub use kernels::Kernels;
 pub use kernels::cost::predicted_cycles;
 pub use kernels::dsp::direct::pack as pack_weights;
 pub use kernels::dsp::winograd::transform_weights;
@@ -67,6 +68,26 @@ pub use quantization::{Addition, Clamp, Requantize, Residual, Rounding};
 pub use report::StageReport;
 pub use scores::{Class, Scores, Softmax};
 pub use shape::{Shape, Window};
+
+/// The kernels that an embedded blob needs, as [`Kernels`]' bits, at compile time: for
+/// [`Network`]'s parameter `KERNELS`, so that no others are linked. All of what is no blob.
+///
+/// ```
+/// use skipstone::{Arena, Model, Network};
+///
+/// static MODEL: &[u8] = skipstone::include_model!("../models/digits.skip");
+/// type Digits = Network<'static, 16, { skipstone::kernels(MODEL) }>;
+/// # let arena = Box::leak(Box::new(Arena::<{ 8 * 1024 }>::new()));
+/// let network = Digits::new(Model::parse(MODEL)?, arena)?;
+/// # let _ = network;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub const fn kernels(blob: &[u8]) -> u16 {
+    match blob {
+        [b'S', b'K', b'I', b'P', _, _, low, high, ..] => u16::from_le_bytes([*low, *high]),
+        _ => Kernels::ALL,
+    }
+}
 
 /// Embeds a blob, aligned as [`Model::parse`] wants it; the path is relative to the source file, as in
 /// [`include_bytes!`].

@@ -4,6 +4,7 @@ use core::ops::Range;
 
 use crate::block::{Block, Shortcut};
 use crate::error::{LayerError, ParseError};
+use crate::kernels::Kernels;
 use crate::layer::{Conv2d, Dense, Finish, GlobalAveragePool, Pool2d, Reduction, Windowed};
 use crate::plan::Plan;
 use crate::quantization::{Requantize, Rounding};
@@ -78,6 +79,7 @@ pub struct Model<'a> {
     stages: &'a [u8],
     weights: &'a [u8],
     blob_bytes: usize,
+    kernels: u16,
     classes: u16,
     /// Layers of the whole network.
     layers: usize,
@@ -101,7 +103,7 @@ impl<'a> Model<'a> {
         if !header.starts_with(&MAGIC) {
             return Err(ParseError::NotABlob);
         }
-        let found = word(4) as u16;
+        let (found, kernels) = (word(4) as u16, (word(4) >> 16) as u16);
         if found != VERSION {
             return Err(ParseError::Version { found, supported: VERSION });
         }
@@ -119,13 +121,14 @@ impl<'a> Model<'a> {
         let manifest_bytes = blob.get(HEADER_BYTES..manifest_end).ok_or(ParseError::Header)?;
         let weights = blob.get(weights_start..).ok_or(ParseError::Header)?;
         let padding = blob.get(manifest_end..weights_start).unwrap_or_default();
-        if word(4) >> 16 != 0 || padding.iter().any(|byte| *byte != 0) {
+        if padding.iter().any(|byte| *byte != 0) {
             return Err(ParseError::Header);
         }
 
         let (manifest, stages) = postcard::take_from_bytes::<schema::Manifest<'_>>(manifest_bytes)
             .map_err(|_| ParseError::Manifest)?;
-        let mut model = Model { manifest, stages, weights, blob_bytes: total, classes: 0, layers: 0 };
+        let mut model =
+            Model { manifest, stages, weights, blob_bytes: total, kernels, classes: 0, layers: 0 };
         model.check()?;
         Ok(model)
     }
@@ -141,7 +144,7 @@ impl<'a> Model<'a> {
         }
         let mut stages = self.stages();
         let (mut scores, mut misplaced) = (false, None);
-        let (mut index, mut classes, mut layers) = (0, 0, 0usize);
+        let (mut index, mut classes, mut layers, mut needed) = (0, 0, 0usize, 0);
         while let Some(outcome) = stages.visit(&mut |_, stage| {
             if scores {
                 misplaced = misplaced.or(Some(index));
@@ -149,7 +152,10 @@ impl<'a> Model<'a> {
             index += 1;
             scores = stage.gives_scores();
             classes = stage.output().channels;
-            stage.each_layer(0, 1, &mut |_| layers += 1);
+            stage.each_layer(0, 1, &mut |layer| {
+                layers += 1;
+                needed |= Kernels::of(&layer);
+            });
         }) {
             outcome?;
         }
@@ -158,6 +164,9 @@ impl<'a> Model<'a> {
         }
         if !stages.rest.is_empty() {
             return Err(ParseError::Manifest);
+        }
+        if self.kernels & !Kernels::ALL != 0 || needed & !self.kernels != 0 {
+            return Err(ParseError::Kernels { found: self.kernels, needed });
         }
         (self.classes, self.layers) = (classes, layers);
         for frame in [false, true] {
@@ -205,6 +214,11 @@ impl<'a> Model<'a> {
     /// Bytes of the arena when the input is fed row by row ([`Network::new`](crate::Network::new)).
     pub const fn arena_bytes_rows(&self) -> usize {
         self.manifest.rows.arena_bytes as usize
+    }
+
+    /// Kernels that the network needs, as [`Kernels`]' bits.
+    pub const fn kernels(&self) -> u16 {
+        self.kernels
     }
 
     /// Bytes of the blob.

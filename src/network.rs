@@ -4,8 +4,8 @@ use core::ops::Range;
 
 use heapless::Vec;
 
-use crate::block::run_strip;
 use crate::error::{NewError, RunError};
+use crate::kernels::{self, Kernels};
 use crate::layer::{Finished, Reduction, Windowed};
 use crate::model::{Model, Stages};
 use crate::plan::{Plan, ROW_ALIGN};
@@ -24,6 +24,8 @@ const PIXEL_OFFSET: u8 = 0x80;
 ///
 /// `TENSORS` bounds the tensors of a segment (its input and an output for each layer), whose
 /// description is held in memory; segments are the runs of layers that stream through each other.
+/// `KERNELS` ([`Kernels`]) are those that are linked; `{ skipstone::kernels(MODEL) }` are the ones that an
+/// embedded model needs.
 ///
 /// ```
 /// use skipstone::{Arena, Model, Network};
@@ -40,11 +42,11 @@ const PIXEL_OFFSET: u8 = 0x80;
 /// # assert!(classify(&[], &[]).is_err());
 /// ```
 #[derive(Debug)]
-pub struct Network<'a, const TENSORS: usize = 16> {
-    executor: Executor<'a, TENSORS>,
+pub struct Network<'a, const TENSORS: usize = 16, const KERNELS: u16 = { Kernels::ALL }> {
+    executor: Executor<'a, TENSORS, KERNELS>,
 }
 
-impl<'a, const TENSORS: usize> Network<'a, TENSORS> {
+impl<'a, const TENSORS: usize, const KERNELS: u16> Network<'a, TENSORS, KERNELS> {
     /// Sets up a network in `arena`, of which it needs [`Model::arena_bytes_rows`], and proves its
     /// memory plan by running the schedule without arithmetic.
     ///
@@ -52,7 +54,7 @@ impl<'a, const TENSORS: usize> Network<'a, TENSORS> {
     /// [`NewError`] where the arena is too small or misaligned, a segment has too many tensors or the
     /// plan is not sound. After this a run cannot fail but for an image of the wrong length.
     pub fn new(model: Model<'a>, arena: &'a mut [u8]) -> Result<Self, NewError> {
-        let plan = Executor::<TENSORS>::check(&model, arena, false)?;
+        let plan = Executor::<TENSORS, KERNELS>::check(&model, arena, false)?;
         let mut network = Network { executor: Executor::new(model, plan, arena, false) };
         network.executor.prove()?;
         Ok(network)
@@ -62,8 +64,11 @@ impl<'a, const TENSORS: usize> Network<'a, TENSORS> {
     ///
     /// # Errors
     /// As [`Network::new`].
-    pub fn with_frame(model: Model<'a>, arena: &'a mut [u8]) -> Result<FrameNetwork<'a, TENSORS>, NewError> {
-        let plan = Executor::<TENSORS>::check(&model, arena, true)?;
+    pub fn with_frame(
+        model: Model<'a>,
+        arena: &'a mut [u8],
+    ) -> Result<FrameNetwork<'a, TENSORS, KERNELS>, NewError> {
+        let plan = Executor::<TENSORS, KERNELS>::check(&model, arena, true)?;
         let mut network = FrameNetwork { executor: Executor::new(model, plan, arena, true) };
         network.executor.prove()?;
         Ok(network)
@@ -100,11 +105,11 @@ impl<'a, const TENSORS: usize> Network<'a, TENSORS> {
 /// A network whose input frame lies in the arena: a camera's DMA writes it there, and its space is
 /// reused as its rows die.
 #[derive(Debug)]
-pub struct FrameNetwork<'a, const TENSORS: usize = 16> {
-    executor: Executor<'a, TENSORS>,
+pub struct FrameNetwork<'a, const TENSORS: usize = 16, const KERNELS: u16 = { Kernels::ALL }> {
+    executor: Executor<'a, TENSORS, KERNELS>,
 }
 
-impl<const TENSORS: usize> FrameNetwork<'_, TENSORS> {
+impl<const TENSORS: usize, const KERNELS: u16> FrameNetwork<'_, TENSORS, KERNELS> {
     /// Where the image goes before each run: height x width x channels raw pixel bytes (HWC). A run
     /// overwrites it.
     pub fn input_mut(&mut self) -> &mut [u8] {
@@ -125,7 +130,7 @@ impl<const TENSORS: usize> FrameNetwork<'_, TENSORS> {
 
 /// What both kinds of network are: a plan, an arena, and the segment that is decoded.
 #[derive(Debug)]
-struct Executor<'a, const TENSORS: usize> {
+struct Executor<'a, const TENSORS: usize, const KERNELS: u16> {
     model: Model<'a>,
     plan: Plan<'a>,
     arena: &'a mut [u8],
@@ -145,9 +150,12 @@ struct Executor<'a, const TENSORS: usize> {
     made: Vec<u16, TENSORS>,
 }
 
-impl<'a, const TENSORS: usize> Executor<'a, TENSORS> {
+impl<'a, const TENSORS: usize, const KERNELS: u16> Executor<'a, TENSORS, KERNELS> {
     /// The plan, if `arena` can hold it.
     fn check(model: &Model<'a>, arena: &[u8], frame: bool) -> Result<Plan<'a>, NewError> {
+        if model.kernels() & !KERNELS != 0 {
+            return Err(NewError::Kernels { needed: model.kernels(), given: KERNELS });
+        }
         let plan = model.memory_plan(frame).ok_or(NewError::Changed)?;
         if arena.len() < plan.arena_bytes {
             return Err(NewError::Arena { needed: plan.arena_bytes, given: arena.len() });
@@ -281,7 +289,7 @@ impl<'a, const TENSORS: usize> Executor<'a, TENSORS> {
                     usize::from(step.tensor).checked_sub(1).map(|index| self.operations.get(index));
                 match operation {
                     None => memory.feed(step, feed),
-                    Some(operation) => operation.and_then(|operation| memory.run(operation, step)),
+                    Some(operation) => operation.and_then(|operation| memory.run::<KERNELS>(operation, step)),
                 }
                 .ok_or(RunError::Changed)?;
                 if let Some(rows) = self.made.get_mut(usize::from(step.tensor)) {
@@ -318,20 +326,20 @@ impl Memory<'_> {
 
     /// Makes one step. `cargo xtask bench` attributes cost to layers by the calls of this function.
     #[inline(never)]
-    fn run(&mut self, operation: &Operation<'_>, step: Step) -> Option<()> {
+    fn run<const KERNELS: u16>(&mut self, operation: &Operation<'_>, step: Step) -> Option<()> {
         let node = self.segment.node(step.tensor)?;
         match operation {
-            Operation::Windowed(layer) => self.strip(layer, None, node, step),
+            Operation::Windowed(layer) => self.strip::<KERNELS>(layer, None, node, step),
             Operation::Addition(layer, join) => {
                 self.lay_shortcut(join, layer, node, step)?;
-                self.strip(layer, Some(&join.addition), node, step)
+                self.strip::<KERNELS>(layer, Some(&join.addition), node, step)
             }
             Operation::Reduction(layer) => self.reduce(layer, node, step),
         }
     }
 
     /// Makes a strip of rows.
-    fn strip(
+    fn strip<const KERNELS: u16>(
         &mut self,
         layer: &Windowed<'_>,
         addition: Option<&Addition>,
@@ -370,7 +378,7 @@ impl Memory<'_> {
                 input.push(bytemuck::cast_slice(row)).ok()?;
             }
         }
-        run_strip(layer, addition, input.get(..reads)?, &mut output, scratch);
+        kernels::strip::<KERNELS>(layer, addition, input.get(..reads)?, &mut output, scratch);
         Some(())
     }
 

@@ -23,29 +23,88 @@ mod reference;
 #[cfg(test)]
 mod tests;
 
-use crate::layer::{Algorithm, Conv2d};
+use crate::layer::{Algorithm, Conv2d, Windowed};
 use crate::quantization::Addition;
 use crate::shape::{Shape, Window};
+use crate::stage::{Layer, Operation};
 
 pub(crate) use dsp::dense;
-pub(crate) use reference::{global_average_pool, pool2d};
+pub(crate) use reference::global_average_pool;
+use reference::pool2d;
 
-/// A strip of output rows; with `addition`, `output` holds the shortcut's values on entry. `scratch`
-/// has [`scratch_bytes`].
-pub(crate) fn conv2d(
+/// Kernels that a network needs or a program has, as a set of bits: a program that says which it needs
+/// is linked without the others ([`Network`](crate::Network), [`kernels`](crate::kernels)).
+#[derive(Debug)]
+pub struct Kernels;
+
+impl Kernels {
+    /// Convolutions by the obvious loops ([`Algorithm::Reference`]).
+    pub const REFERENCE: u16 = 1;
+    /// [`Algorithm::Direct`].
+    pub const DIRECT: u16 = 1 << 1;
+    /// [`Algorithm::Winograd`] and [`Algorithm::WinogradAtRunTime`].
+    pub const WINOGRAD: u16 = 1 << 2;
+    /// Depthwise convolutions by [`Algorithm::Direct`].
+    pub const DEPTHWISE: u16 = 1 << 3;
+    /// Pooling over windows.
+    pub const POOLING: u16 = 1 << 4;
+    /// All that there are.
+    pub const ALL: u16 = (1 << 5) - 1;
+
+    /// What a layer needs; dense layers and global pooling are always there.
+    pub fn of(layer: &Layer<'_>) -> u16 {
+        match &layer.operation {
+            Operation::Windowed(layer) | Operation::Addition(layer, _) => match layer {
+                Windowed::Pool2d(_) => Self::POOLING,
+                Windowed::Conv2d(layer) => match layer.algorithm {
+                    Algorithm::Reference => Self::REFERENCE,
+                    Algorithm::Direct if layer.depthwise => Self::DEPTHWISE,
+                    Algorithm::Direct => Self::DIRECT,
+                    Algorithm::Winograd | Algorithm::WinogradAtRunTime => Self::WINOGRAD,
+                },
+            },
+            Operation::Reduction(_) => 0,
+        }
+    }
+}
+
+/// A strip of output rows by one of `KERNELS`, among which the layer's is; an empty input row is
+/// padding. With `addition`, `output` holds the shortcut's values on entry. `scratch` has
+/// [`scratch_bytes`].
+pub(crate) fn strip<const KERNELS: u16>(
+    layer: &Windowed<'_>,
+    addition: Option<&Addition>,
+    input: &[&[i8]],
+    output: &mut [&mut [i8]],
+    scratch: &mut [u32],
+) {
+    match layer {
+        Windowed::Conv2d(layer) => conv2d::<KERNELS>(layer, addition, input, output, scratch),
+        Windowed::Pool2d(layer) if KERNELS & Kernels::POOLING != 0 => pool2d(layer, input, output),
+        Windowed::Pool2d(_) => {}
+    }
+}
+
+fn conv2d<const KERNELS: u16>(
     layer: &Conv2d<'_>,
     addition: Option<&Addition>,
     input: &[&[i8]],
     output: &mut [&mut [i8]],
     scratch: &mut [u32],
 ) {
+    let has = |kernels: u16| KERNELS & kernels != 0;
     match layer.algorithm {
-        Algorithm::Reference => reference::conv2d(layer, addition, input, output),
-        Algorithm::Direct if layer.depthwise => dsp::depthwise::conv2d(layer, addition, input, output),
-        Algorithm::Direct => dsp::direct::conv2d(layer, addition, input, output, scratch),
-        Algorithm::Winograd | Algorithm::WinogradAtRunTime => {
+        Algorithm::Reference if has(Kernels::REFERENCE) => reference::conv2d(layer, addition, input, output),
+        Algorithm::Direct if layer.depthwise && has(Kernels::DEPTHWISE) => {
+            dsp::depthwise::conv2d(layer, addition, input, output);
+        }
+        Algorithm::Direct if !layer.depthwise && has(Kernels::DIRECT) => {
+            dsp::direct::conv2d(layer, addition, input, output, scratch);
+        }
+        Algorithm::Winograd | Algorithm::WinogradAtRunTime if has(Kernels::WINOGRAD) => {
             dsp::winograd::conv2d(layer, addition, input, output, scratch);
         }
+        _ => {} // `Network::new` refuses a model whose kernels are not there
     }
 }
 

@@ -174,7 +174,13 @@ fn check_layer(
         for strip in 1..=6 {
             let run: Strip<'_> = &|input, output| {
                 let mut scratch = vec![0xA5A5_A5A5; checked.scratch_bytes(output.len() as u8) / 4];
-                super::conv2d(&checked, addition.as_ref(), input, output, &mut scratch);
+                super::conv2d::<{ super::Kernels::ALL }>(
+                    &checked,
+                    addition.as_ref(),
+                    input,
+                    output,
+                    &mut scratch,
+                );
             };
             let output = by_strips(&layer.window, input, before.clone(), strip, run);
             assert_eq!(

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use skipstone::schema::{Manifest, Plan, Stage};
-use skipstone::{HEADER_BYTES, MAGIC, SECTION_ALIGN, VERSION, WEIGHTS_ALIGN, checksum};
+use skipstone::{HEADER_BYTES, Kernels, MAGIC, SECTION_ALIGN, VERSION, WEIGHTS_ALIGN, checksum};
 use skipstone_tools::blob::Blob;
 
 /// What a blob is made of.
@@ -55,7 +55,8 @@ impl<'b> Parts<'b> {
 pub(crate) fn assemble(manifest: &[u8], weights: &[u8]) -> Blob {
     let weights_start = (HEADER_BYTES + manifest.len()).next_multiple_of(WEIGHTS_ALIGN);
     let mut bytes = MAGIC.to_vec();
-    bytes.extend(u32::from(VERSION).to_le_bytes());
+    bytes.extend(VERSION.to_le_bytes());
+    bytes.extend(Kernels::ALL.to_le_bytes());
     bytes.extend(((weights_start + weights.len()) as u32).to_le_bytes());
     bytes.extend([0; 4]);
     bytes.extend((manifest.len() as u32).to_le_bytes());

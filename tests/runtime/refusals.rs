@@ -2,7 +2,8 @@
 
 use skipstone::schema::{self, Block, Conv2d, Dense, Finish, GlobalAveragePool, Operation, Pool2d, Shortcut};
 use skipstone::{
-    Addition, HEADER_BYTES, LayerError, Model, ParseError, Residual, Shape, Softmax, VERSION, WEIGHTS_ALIGN,
+    Addition, HEADER_BYTES, Kernels, LayerError, Model, ParseError, Residual, Shape, Softmax, VERSION,
+    WEIGHTS_ALIGN,
 };
 use skipstone_tools::blob::Blob;
 
@@ -31,8 +32,10 @@ fn the_good_blob_parses() {
     for entry in model.stages() {
         assert!(entry.unwrap().record.name.starts_with("stage "));
     }
-    // taken apart and put together it is the same
-    assert_eq!(Parts::of(&blob).blob(), blob);
+    // taken apart and put together it is the same, but for the kernels, of which it then names all
+    let again = Parts::of(&blob).blob();
+    assert_eq!((&again[..6], &again[16..]), (&blob[..6], &blob[16..]));
+    assert_eq!(model.kernels(), Kernels::REFERENCE | Kernels::POOLING);
 }
 
 /// A whole flash slot may be given: what lies behind the blob is ignored.
@@ -116,8 +119,11 @@ fn contradictions_in_the_header() {
         error(&repaired(bytes))
     };
     let header = Some(ParseError::Header);
-    assert_eq!(word(4, u32::from(VERSION) | 1 << 16), header, "a reserved byte");
-    assert_eq!(word(4, u32::from(VERSION) | 1 << 31), header, "a reserved byte");
+    let needed = Model::parse(&good).unwrap().kernels();
+    for found in [0, needed & (needed - 1), needed | Kernels::ALL + 1, u16::MAX] {
+        let expected = ParseError::Kernels { found, needed };
+        assert_eq!(word(4, u32::from(VERSION) | u32::from(found) << 16), Some(expected));
+    }
     let room = (good.len() - HEADER_BYTES) as u32;
     for manifest_len in [room + 1, room + 100, u32::MAX - 40, u32::MAX] {
         assert_eq!(word(16, manifest_len), header, "a manifest of {manifest_len} bytes");

@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use serde::Serialize;
 use skipstone::{
-    HEADER_BYTES, MAGIC, SECTION_ALIGN, Shape, Softmax, VERSION, WEIGHTS_ALIGN, checksum, schema,
+    HEADER_BYTES, Kernels, MAGIC, SECTION_ALIGN, Shape, Softmax, VERSION, WEIGHTS_ALIGN, checksum, schema,
 };
 
 use crate::planner::Plan;
@@ -163,14 +163,22 @@ impl Unplanned {
             frame,
         };
         let mut manifest = encode(&manifest)?;
-        manifest.extend(self.encode()?.0);
+        let (records, weights) = self.encode()?;
+        let mut kernels = 0;
+        for entry in skipstone::Stages::new(&records, self.names.len() as u16, &weights, self.input) {
+            // what is wrong with a stage, parsing will say
+            let Ok(entry) = entry else { break };
+            entry.stage.each_layer(0, 1, &mut |layer| kernels |= Kernels::of(&layer));
+        }
+        manifest.extend(records);
 
         let weights_start = (HEADER_BYTES + manifest.len()).next_multiple_of(WEIGHTS_ALIGN);
         let total =
             u32::try_from(weights_start + self.weights.bytes.len()).context("a blob has at most 4 GiB")?;
         let mut bytes = Vec::with_capacity(total as usize);
         bytes.extend(MAGIC);
-        bytes.extend(u32::from(VERSION).to_le_bytes()); // version, and two reserved bytes
+        bytes.extend(VERSION.to_le_bytes());
+        bytes.extend(kernels.to_le_bytes());
         bytes.extend(total.to_le_bytes());
         bytes.extend([0; 4]);
         bytes.extend((manifest.len() as u32).to_le_bytes());

@@ -10,18 +10,21 @@ use static_cell::ConstStaticCell;
 
 static ARENA: ConstStaticCell<Arena<{ inputs::ARENA_BYTES_ROWS }>> = ConstStaticCell::new(Arena::new());
 
+/// A network that is linked with the kernels that its model needs, and no others.
+type Recognizer = Network<'static, 16, { skipstone::kernels(inputs::MODEL) }>;
+
 #[entry]
 fn main() -> ! {
     let image = &inputs::IMAGES[..inputs::IMAGE_BYTES];
     let (model, parse) = measure(|| unwrap!(Model::parse(inputs::MODEL)));
-    let (mut network, new) = measure(|| -> Network { unwrap!(Network::new(model, ARENA.take())) });
+    let (mut network, new) = measure(|| unwrap!(Recognizer::new(model, ARENA.take())));
     let (scores, run) = measure(|| unwrap!(network.run(image)));
 
     let input = model.input();
     println!("board   {=str}", board::NAME);
     println!("model   {=str}, {=usize} B of flash", model.name(), model.blob_bytes());
     println!("arena   {=usize} B, fed by rows", inputs::ARENA_BYTES_ROWS);
-    println!("network {=usize} B beside the arena", size_of::<Network>());
+    println!("network {=usize} B beside the arena", size_of::<Recognizer>());
     println!("input   {=u16}x{=u16}x{=u16} pixels", input.height, input.width, input.channels);
     println!("scores  {}", Bits(scores.values()));
     for class in scores.top::<3>() {
