@@ -40,6 +40,9 @@ const MAX_FILTER: usize = 2048;
 /// Most bytes of activations that are held at a time; fewer images are taken where they have more.
 const ACTIVATION_BYTES: usize = 512 << 20;
 
+/// What is added before rounding down.
+const HALF: f32 = 0.5 + 1e-4;
+
 /// One tensor of one image.
 #[derive(Debug, Clone)]
 struct Pair {
@@ -107,7 +110,6 @@ impl Fit {
     pub(crate) fn conv2d(
         &mut self,
         layer: &Conv2d,
-        depthwise: bool,
         place: &Place,
         step: &dyn Fn(usize, usize) -> f64,
     ) -> Rounded {
@@ -126,7 +128,7 @@ impl Fit {
         };
         let run = |conv: &Conv2d, input: &[f32]| {
             let mut output = Vec::new();
-            match depthwise {
+            match layer.depthwise {
                 true => depthwise_conv2d(conv, place.shapes, input, &mut output),
                 false => conv2d(conv, place.shapes, input, &mut Vec::new(), &mut output),
             }
@@ -171,10 +173,10 @@ impl Fit {
         }
         let count = (pairs.len() * windows).max(1) as f64;
         let moments = Moments::centre(columns, depth);
-        let rounded = self.round(layer, depthwise, step, moments, &targets, count);
+        let rounded = self.round(layer, step, moments, &targets, count);
 
         // on with both
-        let quantized_layer = dequantized(&plain, depthwise, &rounded, step);
+        let quantized_layer = dequantized(&plain, &rounded, step);
         let outputs = pairs.par_iter().zip(floats).enumerate().map(|(image, (pair, float))| {
             let mut quantized = run(&quantized_layer, &pair.quantized);
             add_shortcut(&mut quantized, image, |pair| &pair.quantized);
@@ -190,25 +192,22 @@ impl Fit {
     fn round(
         &self,
         layer: &Conv2d,
-        depthwise: bool,
         step: &dyn Fn(usize, usize) -> f64,
         moments: Moments,
         targets: &[f64],
         count: f64,
     ) -> Rounded {
         let taps = layer.kernel[0] * layer.kernel[1];
-        let depth = if depthwise { taps } else { taps * layer.input_channels };
+        let depth = if layer.depthwise { taps } else { taps * layer.input_channels };
         let filters: Vec<Vec<f64>> = (0..layer.output_channels)
             .map(|channel| {
-                (0..depth)
-                    .map(|index| f64::from(layer.weights[at(layer, depthwise, channel, index)]))
-                    .collect()
+                (0..depth).map(|index| f64::from(layer.weights[at(layer, channel, index)])).collect()
             })
             .collect();
         let steps: Vec<Vec<f64>> = (0..layer.output_channels)
             .map(|channel| (0..depth).map(|index| step(channel, index)).collect())
             .collect();
-        let second = (self.choice == WeightChoice::Compensated && !depthwise && depth <= MAX_FILTER)
+        let second = (self.choice == WeightChoice::Compensated && !layer.depthwise && depth <= MAX_FILTER)
             .then(|| moments.second())
             .flatten();
         let rounded: Vec<Vec<i8>> = filters
@@ -226,7 +225,7 @@ impl Fit {
             }
             let sum: f64 = (0..depth)
                 .map(|index| {
-                    let input = if depthwise { index * layer.input_channels + channel } else { index };
+                    let input = if layer.depthwise { index * layer.input_channels + channel } else { index };
                     f64::from(weights[index]) * steps[index] * moments.mean[input]
                 })
                 .sum();
@@ -244,7 +243,8 @@ impl Fit {
         pairs.par_iter_mut().for_each(|pair| {
             activate(activation, &mut pair.float);
             for value in &mut pair.quantized {
-                let rounded = ((*value / scale).round() + zero_point).clamp(min, max);
+                // a half goes up, as in the runtime, also where f32 has made it a little less
+                let rounded = ((*value / scale + zero_point + HALF).floor()).clamp(min, max);
                 *value = (rounded - zero_point) * scale;
             }
         });
@@ -257,13 +257,18 @@ impl Fit {
             let mut output = Vec::new();
             match pool {
                 Pool::Max(layer) => max_pool2d(layer, shapes, input, &mut output),
-                Pool::Average(layer) => average_pool2d(layer, shapes, input, &mut output),
+                Pool::Average(layer, _) => average_pool2d(layer, shapes, input, &mut output),
                 Pool::GlobalAverage => global_average_pool(shapes[0], input, &mut output),
             }
             output
         };
-        let outputs =
-            pairs.par_iter().map(|pair| Pair { float: run(&pair.float), quantized: run(&pair.quantized) });
+        let outputs = pairs.par_iter().map(|pair| {
+            let mut quantized = run(&pair.quantized);
+            if let Pool::Average(_, Some((scale, zero_point))) = pool {
+                quantized.iter_mut().for_each(|value| *value = int8_mean(*value, scale as f32, zero_point));
+            }
+            Pair { float: run(&pair.float), quantized }
+        });
         let outputs = outputs.collect();
         self.tensors.insert(to, outputs);
     }
@@ -277,28 +282,31 @@ impl Fit {
 /// What a pooling layer does.
 pub(crate) enum Pool<'l> {
     Max(&'l Pool2d),
-    Average(&'l Pool2d),
+    /// Of int8 values with this scale and zero point; none of raw pixels without a single one.
+    Average(&'l Pool2d, Option<(f64, i8)>),
     GlobalAverage,
 }
 
+/// A mean as the runtime rounds it: among int8 values, half away from zero.
+fn int8_mean(value: f32, scale: f32, zero_point: i8) -> f32 {
+    let zero_point = f32::from(zero_point);
+    let mean = value / scale + zero_point;
+    (mean.signum() * (mean.abs() + HALF).floor() - zero_point) * scale
+}
+
 /// Where the weight at `index` of a channel's filter stands.
-fn at(layer: &Conv2d, depthwise: bool, channel: usize, index: usize) -> usize {
+fn at(layer: &Conv2d, channel: usize, index: usize) -> usize {
     let filter = layer.weights.len() / layer.output_channels;
-    if depthwise { index * layer.output_channels + channel } else { channel * filter + index }
+    if layer.depthwise { index * layer.output_channels + channel } else { channel * filter + index }
 }
 
 /// The layer with the real values of its integers.
-fn dequantized(
-    layer: &Conv2d,
-    depthwise: bool,
-    rounded: &Rounded,
-    step: &dyn Fn(usize, usize) -> f64,
-) -> Conv2d {
+fn dequantized(layer: &Conv2d, rounded: &Rounded, step: &dyn Fn(usize, usize) -> f64) -> Conv2d {
     let mut weights = vec![0.0; layer.weights.len()];
     let filter = layer.weights.len() / layer.output_channels;
     for (position, integer) in rounded.weights.iter().enumerate() {
         let (channel, index) = (position / filter, position % filter);
-        weights[at(layer, depthwise, channel, index)] = (f64::from(*integer) * step(channel, index)) as f32;
+        weights[at(layer, channel, index)] = (f64::from(*integer) * step(channel, index)) as f32;
     }
     Conv2d { weights, bias: rounded.bias.iter().map(|bias| *bias as f32).collect(), ..layer.clone() }
 }

@@ -254,11 +254,11 @@ pub fn quantize_fitted(
                 schema::Operation::Conv2d(record)
             }
             Stage::MaxPool2d(layer) => {
-                quantizer.pool(Pool::Max(layer), from, output, sides, None);
+                quantizer.pool(Pool::Max(layer), from, output, sides);
                 schema::Operation::Pool2d(pool2d(layer, Pooling::Max)?)
             }
             Stage::AveragePool2d(layer) => {
-                quantizer.pool(Pool::Average(layer), from, output, sides, input.uniform());
+                quantizer.pool(Pool::Average(layer, input.uniform()), from, output, sides);
                 let padded = layer.count_include_pad && layer.padding != [0; 4];
                 let kind = match (padded, input.uniform()) {
                     (false, _) => Pooling::Average,
@@ -270,7 +270,7 @@ pub fn quantize_fitted(
             Stage::GlobalAveragePool { name } => {
                 let (scale, zero_point) =
                     input.uniform().ok_or_else(|| QuantizeError::RawInput { layer: name.clone() })?;
-                quantizer.pool(Pool::GlobalAverage, from, output, sides, None);
+                quantizer.pool(Pool::GlobalAverage, from, output, sides);
                 let positions = f64::from(shapes.input.height) * f64::from(shapes.input.width);
                 let finish = match last {
                     true => quantizer.scores(&[scale / positions]),
@@ -372,7 +372,7 @@ impl Quantizer<'_> {
         let window = window(&layer.name, layer.kernel, layer.stride, layer.padding)?;
         let (inputs, outputs) = (layer.input_channels, layer.output_channels);
         let (scale, clamp, meaning) = self.tensor(place.to, activation, &layer.name)?;
-        let parameters = self.parameters(layer, layer.depthwise, input, place)?;
+        let parameters = self.parameters(layer, input, place)?;
         if let Some(fit) = &mut self.fit {
             fit.finish(place.to, activation, scale, clamp);
         }
@@ -404,13 +404,12 @@ impl Quantizer<'_> {
     fn parameters(
         &mut self,
         layer: &Conv2d,
-        depthwise: bool,
         input: &Meaning,
         place: &Place,
     ) -> Result<Parameters, QuantizeError> {
         let (inputs, outputs) = (layer.input_channels, layer.output_channels);
-        let input_channel = |channel, index| if depthwise { channel } else { index % inputs };
-        let folded = if depthwise {
+        let input_channel = |channel, index| if layer.depthwise { channel } else { index % inputs };
+        let folded = if layer.depthwise {
             // HWC: a channel's filter is every `outputs`-th weight
             let filter =
                 |channel: usize| layer.weights.iter().skip(channel).step_by(outputs).copied().collect();
@@ -421,7 +420,7 @@ impl Quantizer<'_> {
             fold(&layer.name, filters, &layer.bias, input, input_channel)?
         };
         let rounded = match &mut self.fit {
-            Some(fit) => fit.conv2d(layer, depthwise, place, &|channel, index| {
+            Some(fit) => fit.conv2d(layer, place, &|channel, index| {
                 folded.scales[channel] / Meaning::of(input_channel(channel, index), &input.scale)
             }),
             None => folded.nearest(&layer.bias),
@@ -429,19 +428,10 @@ impl Quantizer<'_> {
         folded.parameters(&layer.name, rounded)
     }
 
-    /// Takes the fit over a pooling layer, whose output is rounded to `uniform` if that is given.
-    fn pool(
-        &mut self,
-        pool: Pool<'_>,
-        from: TensorId,
-        to: TensorId,
-        shapes: [Shape; 2],
-        uniform: Option<(f64, i8)>,
-    ) {
-        let Some(fit) = &mut self.fit else { return };
-        fit.pool(pool, from, to, shapes);
-        if let Some((scale, zero_point)) = uniform {
-            fit.finish(to, Activation::None, scale, Clamp::none(zero_point));
+    /// Takes the fit over a pooling layer.
+    fn pool(&mut self, pool: Pool<'_>, from: TensorId, to: TensorId, shapes: [Shape; 2]) {
+        if let Some(fit) = &mut self.fit {
+            fit.pool(pool, from, to, shapes);
         }
     }
 
@@ -508,7 +498,7 @@ impl Quantizer<'_> {
         place: &Place,
         scores: bool,
     ) -> Result<(schema::Dense, Meaning), QuantizeError> {
-        let parameters = self.parameters(&convolution(layer, place.shapes[0]), false, input, place)?;
+        let parameters = self.parameters(&convolution(layer, place.shapes[0]), input, place)?;
         let (finish, meaning) = match scores {
             true => (self.scores(&parameters.scales), input.clone()),
             false => self.requantize(&layer.name, &parameters.scales, place.to, layer.activation)?,

@@ -128,3 +128,81 @@ pub(super) fn compensated(filter: &[f64], steps: &[f64], second: &Second) -> Vec
     }
     rounded
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Deterministic values in -1..1 (a linear congruential generator).
+    fn noise(seed: u64, count: usize) -> Vec<f64> {
+        let next = |state: &mut u64| {
+            *state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            Some((*state >> 33) as f64 / f64::from(1u32 << 30) - 1.0)
+        };
+        std::iter::repeat_n((), count).scan(seed, |state, ()| next(state)).collect()
+    }
+
+    /// Windows of `depth` values that have much in common.
+    fn windows(depth: usize, count: usize) -> Vec<f32> {
+        let (own, common) = (noise(1, depth * count), noise(2, count));
+        own.iter().enumerate().map(|(index, own)| (own + 3.0 * common[index / depth]) as f32).collect()
+    }
+
+    /// Sum of the squared errors at the output.
+    fn error(filter: &[f64], steps: &[f64], rounded: &[i8], windows: &[f32]) -> f64 {
+        let errors: Vec<f64> =
+            (0..filter.len()).map(|i| filter[i] - f64::from(rounded[i]) * steps[i]).collect();
+        let outputs = windows.chunks(filter.len());
+        outputs
+            .map(|window| window.iter().zip(&errors).map(|(x, e)| f64::from(*x) * e).sum::<f64>().powi(2))
+            .sum()
+    }
+
+    #[test]
+    fn compensated_weights_change_the_output_less_than_the_nearest() {
+        let (depth, count) = (40, 400);
+        let moments = Moments::centre(windows(depth, count), depth);
+        let second = moments.second().unwrap();
+        let mut sums = [0.0; 2];
+        for seed in 3..23 {
+            let filter = noise(seed, depth);
+            let steps = vec![1.0 / 16.0; depth];
+            let (near, fitted) = (nearest(&filter, &steps), compensated(&filter, &steps, &second));
+            sums[0] += error(&filter, &steps, &near, &moments.windows);
+            sums[1] += error(&filter, &steps, &fitted, &moments.windows);
+        }
+        assert!(sums[1] < 0.3 * sums[0], "{sums:?}");
+    }
+
+    #[test]
+    fn the_factor_times_its_transpose_is_the_damped_matrix() {
+        // more columns than one strip of rows has
+        let (depth, count) = (ROWS + 9, 200);
+        let moments = Moments::centre(windows(depth, count), depth);
+        let Second { order, factor } = moments.second().unwrap();
+        let moment = |a: usize, b: usize| {
+            moments
+                .windows
+                .chunks(depth)
+                .map(|window| f64::from(window[a]) * f64::from(window[b]))
+                .sum::<f64>()
+        };
+        let mean = (0..depth).map(|index| moment(index, index)).sum::<f64>() / depth as f64;
+        for row in 0..depth {
+            for column in 0..=row {
+                let product: f64 =
+                    (0..=column).map(|k| factor[row * depth + k] * factor[column * depth + k]).sum();
+                let damping = if row == column { DAMPING * mean } else { 0.0 };
+                let expected = moment(order[row], order[column]) + damping;
+                assert!((product - expected).abs() < 1e-4 * mean, "{row}, {column}: {product} {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn windows_that_are_all_the_same_or_not_finite_tell_nothing() {
+        assert!(Moments::centre(vec![2.5; 30], 3).second().is_none());
+        assert!(Moments::centre(vec![1.0, f32::NAN, 3.0, 1.0, 2.0, 4.0], 3).second().is_none());
+        assert!(Moments::centre(Vec::new(), 3).second().is_none());
+    }
+}

@@ -79,11 +79,12 @@ fn card(name: &str, observed: &Observed) -> Markup {
             figcaption {
                 strong title=(printable(name)) { (printable(name)) }
                 "range " (significant(range.min.into())) " to " (significant(range.max.into()))
-                ", step " (significant(step))
                 br;
                 "seen " (significant(min)) " to " (significant(max))
+                br;
+                "step " (significant(step))
                 @if clipped > 0 {
-                    "; clipped " (clipped_part(clipped as f64 / all as f64))
+                    ", clipped " (clipped_part(clipped as f64 / all as f64))
                 }
             }
         }
@@ -95,7 +96,7 @@ fn decimal(value: f64) -> String {
 }
 
 fn clipped_part(part: f64) -> String {
-    if part < 1e-5 { "less than 0.01 ‰".into() } else { format!("{:.2} ‰", 1000.0 * part) }
+    if part < 1e-5 { "< 0.01 ‰".into() } else { format!("{:.2} ‰", 1000.0 * part) }
 }
 
 /// How many values there are, and how many lie outside of the range (to the width of a bin).

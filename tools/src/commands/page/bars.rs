@@ -47,7 +47,7 @@ pub(super) fn weights(network: &FloatNetwork) -> Markup {
                 table {
                     thead {
                         tr {
-                            th { "layer" } th.number { "smallest" } th.number { "largest" }
+                            th { "layer" } th.number.more { "smallest" } th.number { "largest" }
                             th.number.more { "channels' largest" } th.chart {}
                         }
                     }
@@ -58,7 +58,7 @@ pub(super) fn weights(network: &FloatNetwork) -> Markup {
                             @let most = layer.channels.last().copied().unwrap_or(0.0);
                             tr {
                                 td.name { (printable(layer.name)) }
-                                td.number { (significant(layer.min.into())) }
+                                td.number.more { (significant(layer.min.into())) }
                                 td.number { (significant(layer.max.into())) }
                                 td.number.more { (significant(least.into())) " – " (significant(most.into())) }
                                 td.chart {
