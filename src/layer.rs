@@ -489,7 +489,8 @@ impl<'a> Reduction<'a> {
             }
             Finish::Mean(clamp) => {
                 let positions = i32::from(self.input().height) * i32::from(self.input().width);
-                Finished::Value(mean(sum, positions).clamp(clamp.min.into(), clamp.max.into()) as i8)
+                // `clamp` of the standard library would panic on an empty one
+                Finished::Value(mean(sum, positions).max(clamp.min.into()).min(clamp.max.into()) as i8)
             }
             Finish::RoundedScores { requantize, scale } => {
                 let value = i32::from(value(&requantize)) - i32::from(requantize.clamp().zero_point);
