@@ -143,7 +143,11 @@ pub(crate) fn scratch_bytes(layer: &Conv2d<'_>, strip: usize) -> usize {
     let words = match layer.algorithm {
         Algorithm::Reference => 0,
         Algorithm::Direct if layer.depthwise => 0,
-        Algorithm::Direct => dsp::direct::scratch_words(&layer.window, usize::from(layer.input.channels)),
+        Algorithm::Direct => dsp::direct::scratch_words(
+            &layer.window,
+            layer.input.channels.into(),
+            layer.output.channels.into(),
+        ),
         Algorithm::Winograd => dsp::winograd::scratch_words(layer, strip, false),
         Algorithm::WinogradAtRunTime => dsp::winograd::scratch_words(layer, strip, true),
     };

@@ -10,23 +10,20 @@
 //! rearranged; `SXTB16` widens two of them at a time and `SMLABB`, `SMLATT` (which the compiler knows)
 //! multiply the halves. Channels that are left over go one by one.
 
-use super::epilogue::{Epilogue, with_epilogue};
+use super::epilogue::Epilogue;
 use super::primitives::{high, low, sxtb16, sxtb16_ror8};
 use crate::layer::Conv2d;
 use crate::quantization::Addition;
 
 /// A strip of output rows; see the module's head.
+#[inline(never)]
 pub(crate) fn conv2d(
     layer: &Conv2d<'_>,
     addition: Option<&Addition>,
     input: &[&[i8]],
     output: &mut [&mut [i8]],
 ) {
-    with_epilogue!(layer, addition, 0, |epilogue| strip(layer, epilogue, input, output));
-}
-
-#[inline(never)]
-fn strip<E: Epilogue>(layer: &Conv2d<'_>, epilogue: &E, input: &[&[i8]], output: &mut [&mut [i8]]) {
+    let epilogue = Epilogue::new(layer, addition, 0);
     let channels = usize::from(layer.input.channels).max(1);
     let stride = usize::from(layer.window.stride[0]);
     for (y, row) in output.iter_mut().enumerate() {
@@ -35,9 +32,8 @@ fn strip<E: Epilogue>(layer: &Conv2d<'_>, epilogue: &E, input: &[&[i8]], output:
             let left = layer.window.first_column(x);
             for first in (0..channels).step_by(4) {
                 let sums = sums(layer, rows, left, first);
-                let places = pixel.iter_mut().skip(first).zip(sums);
-                for (channel, (y, sum)) in (first..).zip(places) {
-                    *y = epilogue.finish(sum, epilogue.channel(channel), *y);
+                for (channel, (y, sum)) in (first..).zip(pixel.iter_mut().skip(first).zip(sums)) {
+                    *y = epilogue.finish(sum, channel, *y);
                 }
             }
         }

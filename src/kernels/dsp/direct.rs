@@ -3,32 +3,47 @@
 //! ```text
 //! for each output row:
 //!     for each four pixels of it:
-//!         values = the four windows, as pairs of int16          (widen)
-//!         for each two output channels:
-//!             sums = biases; sums += values . weights           (products::packed)
-//!             round, and store what lies inside the row
+//!         sums = biases, of all output channels
+//!         for each part of the window:                          (as many kernel rows as fit)
+//!             values = the part of four windows, as pairs of int16         (widen)
+//!             for each two output channels: sums += values . weights       (products::packed)
+//!         round, and store what lies inside the row
 //! ```
 //!
-//! A row of the kernel is one run of bytes in the input's row, width x channels of them, and goes four
-//! bytes at a time: `SXTB16` gives bytes 0 and 2 as a pair of taps, `SXTB16 ROR #8` bytes 1 and 3. A run
-//! that is no multiple of four bytes is filled up with taps that weigh nothing. Where the window hangs
-//! over the row's ends, its run is put together from pixels and padding first.
+//! A part is one run of bytes, kernel row by kernel row, and goes four bytes at a time: `SXTB16` gives
+//! bytes 0 and 2 as a pair of taps, `SXTB16 ROR #8` bytes 1 and 3. Where pixels are not whole words, the
+//! run is put together first and filled up with taps that weigh nothing.
 
-use super::epilogue::{Any, Epilogue, with_epilogue};
+use super::epilogue::Epilogue;
 use super::primitives::{sxtb16, sxtb16_ror8};
-use super::products::{COLUMNS, Sums, packed};
+use super::products::{COLUMNS, packed};
 use crate::layer::Conv2d;
 use crate::quantization::Addition;
 use crate::shape::Window;
 
-/// Words of a run of the kernel's width, for `channels` input channels.
-const fn run_words(window: &Window, channels: usize) -> usize {
-    (window.kernel[1] as usize * channels).div_ceil(4)
+/// Words of a run that a part may have, if it has more than one kernel row.
+const MAX_PART_WORDS: usize = 48;
+
+/// Kernel rows of a part.
+const fn part_rows(window: &Window, channels: usize) -> usize {
+    let row = window.kernel[1] as usize * channels;
+    match (4 * MAX_PART_WORDS).checked_div(row) {
+        None | Some(0) => 1,
+        Some(rows) if rows < window.kernel[0] as usize => rows,
+        Some(_) => window.kernel[0] as usize,
+    }
 }
 
-/// Pairs of taps of a window.
+/// Words of a run of `rows` kernel rows.
+const fn run_words(window: &Window, channels: usize, rows: usize) -> usize {
+    (rows * window.kernel[1] as usize * channels).div_ceil(4)
+}
+
+/// Pairs of taps of all parts.
 pub(crate) const fn pairs(window: &Window, channels: usize) -> usize {
-    2 * window.kernel[0] as usize * run_words(window, channels)
+    let (height, rows) = (window.kernel[0] as usize, part_rows(window, channels));
+    let parts = 2 * (height / rows) * run_words(window, channels, rows);
+    parts + 2 * run_words(window, channels, height % rows)
 }
 
 /// Words of packed weights.
@@ -36,24 +51,31 @@ pub(crate) const fn weight_words(window: &Window, channels: usize, outputs: usiz
     pairs(window, channels) * outputs.div_ceil(2)
 }
 
-/// Words of scratch memory: the values of four pixels, and a run.
-pub(crate) const fn scratch_words(window: &Window, channels: usize) -> usize {
-    COLUMNS * pairs(window, channels) + run_words(window, channels)
+/// Words of scratch memory: the sums of four pixels, a part of their windows, and a run with a
+/// word to spare.
+pub(crate) const fn scratch_words(window: &Window, channels: usize, outputs: usize) -> usize {
+    let words = run_words(window, channels, part_rows(window, channels));
+    let run = if channels.is_multiple_of(4) { 0 } else { words + 1 };
+    2 * COLUMNS * outputs.div_ceil(2) + 2 * COLUMNS * words + run
 }
 
-/// Packs OHWI `weights` of `outputs` filters: for each two channels a word for each pair of taps, in
-/// the order in which runs are widened. `packed` has [`weight_words`] words, all zero.
+/// Packs OHWI `weights`: for each part, for each two channels a word for each pair of taps, in the order
+/// in which runs are widened. `packed` has [`weight_words`] words, all zero.
 pub fn pack(weights: &[i8], window: &Window, channels: usize, packed: &mut [u32]) {
-    let run = (window.kernel[1] as usize * channels).max(1);
     let height = (window.kernel[0] as usize).max(1);
-    let (words, pairs) = (run_words(window, channels), pairs(window, channels).max(1));
-    for (index, weights) in weights.chunks_exact(run).enumerate() {
+    let row_len = (window.kernel[1] as usize * channels).max(1);
+    let outputs = weights.len() / (height * row_len);
+    let rows = part_rows(window, channels);
+    for (index, weights) in weights.chunks_exact(row_len).enumerate() {
         let (output, row) = (index / height, index % height);
-        for (tap, weight) in weights.iter().enumerate() {
+        let (part, row_of_part) = (row / rows, row % rows);
+        let pairs = 2 * run_words(window, channels, rows.min(height - part * rows));
+        let before = 2 * run_words(window, channels, rows) * part * outputs.div_ceil(2);
+        for (tap, weight) in (row_of_part * row_len..).zip(weights) {
             // bytes 0, 1, 2, 3 of a word are taps (0, 2) of the first pair and (1, 3) of the second
-            let pair = 2 * (row * words + tap / 4) + tap % 2;
+            let pair = 2 * (tap / 4) + tap % 2;
             let byte = 2 * (tap % 4 / 2) + output % 2;
-            if let Some(word) = packed.get_mut(output / 2 * pairs + pair) {
+            if let Some(word) = packed.get_mut(before + output / 2 * pairs + pair) {
                 *word |= u32::from(weight.cast_unsigned()) << (8 * byte);
             }
         }
@@ -61,6 +83,7 @@ pub fn pack(weights: &[i8], window: &Window, channels: usize, packed: &mut [u32]
 }
 
 /// A strip of output rows; see the module's head.
+#[inline(never)]
 pub(crate) fn conv2d(
     layer: &Conv2d<'_>,
     addition: Option<&Addition>,
@@ -68,138 +91,117 @@ pub(crate) fn conv2d(
     output: &mut [&mut [i8]],
     scratch: &mut [u32],
 ) {
-    with_epilogue!(layer, addition, 0, |epilogue| {
-        strip(layer, addition, epilogue, input, output, scratch);
-    });
-}
-
-#[inline(never)]
-fn strip<E: Epilogue>(
-    layer: &Conv2d<'_>,
-    addition: Option<&Addition>,
-    epilogue: &E,
-    input: &[&[i8]],
-    output: &mut [&mut [i8]],
-    scratch: &mut [u32],
-) {
-    let channels = usize::from(layer.input.channels);
-    let outputs = usize::from(layer.output.channels).max(1);
-    let pairs = pairs(&layer.window, channels).max(1);
-    let Some((values, run)) = scratch.split_at_mut_checked(COLUMNS * pairs) else { return };
+    let epilogue = Epilogue::new(layer, addition, 0);
+    let window = &layer.window;
+    let (channels, outputs) = (usize::from(layer.input.channels), usize::from(layer.output.channels));
+    let [height, width] = window.kernel.map(usize::from);
+    let rows_of_part = part_rows(window, channels);
+    let twos = outputs.div_ceil(2);
+    let Some((sums, rest)) = scratch.split_at_mut_checked(2 * COLUMNS * twos) else { return };
+    let values_len = 2 * COLUMNS * run_words(window, channels, rows_of_part);
+    let Some((values, run)) = rest.split_at_mut_checked(values_len) else { return };
+    let sums: &mut [i32] = bytemuck::cast_slice_mut(sums);
     let weights: &[u32] = bytemuck::try_cast_slice(layer.weights).unwrap_or_default();
-    let stride = usize::from(layer.window.stride[0]);
     for (y, row) in output.iter_mut().enumerate() {
-        let rows = input.get(y * stride..).unwrap_or_default();
-        for (tile, pixels) in row.chunks_mut(COLUMNS * outputs).enumerate() {
-            for column in 0..pixels.len() / outputs {
-                widen(layer, rows, COLUMNS * tile + column, values, column, run);
-            }
-            let biases = layer.bias.chunks(2);
-            for ((channel, weights), bias) in (0..).step_by(2).zip(weights.chunks_exact(pairs)).zip(biases) {
-                let (first, second) = (bias.first().copied(), bias.get(1).copied());
-                let bias = [first.unwrap_or(0), second.unwrap_or(0)];
-                let mut sums: Sums = [bias[0], bias[1], bias[0], bias[1], bias[0], bias[1], bias[0], bias[1]];
-                packed(values, weights, &mut sums);
-                if pixels.len() == COLUMNS * outputs && channel + 1 < outputs {
-                    store(epilogue, &sums, channel, pixels, outputs);
-                } else {
-                    store_part(&Any { layer, addition, scale_bits: 0 }, &sums, channel, pixels, outputs);
+        let rows = input.get(y * usize::from(window.stride[0])..).unwrap_or_default();
+        let rows = rows.get(..height).unwrap_or_default();
+        for x in (0..usize::from(layer.output.width)).step_by(COLUMNS) {
+            begin(layer.bias, sums);
+            let mut weights = weights;
+            for rows in rows.chunks(rows_of_part) {
+                let pairs = 2 * run_words(window, channels, rows.len());
+                for column in 0..COLUMNS {
+                    widen(layer, rows, window.first_column(x + column), width, values, column, run);
                 }
+                packed(values, weights, sums, pairs);
+                weights = weights.get(pairs * twos..).unwrap_or_default();
+            }
+            epilogue.store(sums, 1, row, (x, 0), outputs);
+        }
+    }
+}
+
+/// Sets the sums of four pixels to the biases.
+#[inline(never)]
+fn begin(bias: &[i32], sums: &mut [i32]) {
+    for (sums, bias) in sums.as_chunks_mut::<{ 2 * COLUMNS }>().0.iter_mut().zip(bias.chunks(2)) {
+        let first = bias.first().copied().unwrap_or(0);
+        let second = bias.get(1).copied().unwrap_or(0);
+        *sums = [first, second, first, second, first, second, first, second];
+    }
+}
+
+/// Widens the part of a window that starts at column `left` of `rows` into column `column` of `values`.
+#[inline(never)]
+fn widen(
+    layer: &Conv2d<'_>,
+    rows: &[&[i8]],
+    left: isize,
+    width: usize,
+    values: &mut [u32],
+    column: usize,
+    run: &mut [u32],
+) {
+    let channels = layer.padding_pixel.len().max(1);
+    let start = usize::try_from(left).ok().map(|left| left * channels);
+    let inside = |row: &[i8]| start.is_some_and(|start| start + width * channels <= row.len());
+    let mut values = values.get_mut(column..).unwrap_or_default();
+    let mut rest: &mut [i8] = bytemuck::cast_slice_mut(run);
+    for row in rows {
+        let pieces = if inside(row) { 1 } else { width };
+        let len = width * channels / pieces.max(1);
+        for column in (left..).take(pieces) {
+            let from = usize::try_from(column).ok().and_then(|column| row.get(column * channels..));
+            let from = from.filter(|from| from.len() >= len).unwrap_or(layer.padding_pixel);
+            if rest.is_empty() {
+                values = spread(from.get(..len).unwrap_or_default(), values);
+            } else {
+                lay(from, len, rest);
+                rest = rest.get_mut(len..).unwrap_or_default();
             }
         }
     }
-}
-
-/// Rounds and stores the sums of four whole pixels and two channels.
-#[inline(never)]
-fn store<E: Epilogue>(epilogue: &E, sums: &Sums, channel: usize, pixels: &mut [i8], outputs: usize) {
-    let parameters = [epilogue.channel(channel), epilogue.channel(channel + 1)];
-    if pixels.len() < COLUMNS * outputs || channel + 1 >= outputs {
-        return;
-    }
-    // SAFETY: two channels of four pixels, which lie inside `pixels`.
-    #[allow(unsafe_code)]
-    unsafe {
-        let mut y = pixels.as_mut_ptr().add(channel);
-        for sums in sums.as_chunks::<2>().0 {
-            y.write(epilogue.finish(sums[0], parameters[0], y.read()));
-            let second = y.add(1);
-            second.write(epilogue.finish(sums[1], parameters[1], second.read()));
-            y = y.wrapping_add(outputs);
-        }
+    if let Some((_, run)) = run.split_last() {
+        spread(bytemuck::cast_slice(run), values);
     }
 }
 
-/// As [`store`], for the pixels and channels that there are at the ends.
-#[inline(never)]
-fn store_part(epilogue: &Any<'_, '_>, sums: &Sums, channel: usize, pixels: &mut [i8], outputs: usize) {
-    for (pixel, sums) in pixels.chunks_exact_mut(outputs).zip(sums.chunks_exact(2)) {
-        for ((y, sum), channel) in pixel.iter_mut().skip(channel).zip(sums).zip(channel..) {
-            *y = epilogue.finish(*sum, channel, *y);
-        }
-    }
-}
-
-/// Widens the window of output column `x` into column `column` of `values`.
-#[inline(never)]
-fn widen(layer: &Conv2d<'_>, rows: &[&[i8]], x: usize, values: &mut [u32], column: usize, run: &mut [u32]) {
-    let channels = usize::from(layer.input.channels);
-    let run_bytes = usize::from(layer.window.kernel[1]) * channels;
-    let words = run_words(&layer.window, channels);
-    let left = layer.window.first_column(x);
-    let kernel_height = usize::from(layer.window.kernel[0]);
-    let columns = values.get_mut(column..).unwrap_or_default();
-    for (row, values) in rows.iter().take(kernel_height).zip(columns.chunks_mut(2 * COLUMNS * words.max(1))) {
-        let start = usize::try_from(left).ok().map(|left| left * channels);
-        // as many whole words, where they lie inside the row
-        let inside = start.and_then(|start| row.get(start..start + 4 * words));
-        match inside {
-            Some(bytes) => spread(bytes, values),
-            None => {
-                let run = bytemuck::cast_slice_mut(run);
-                let pixels = run.get_mut(..run_bytes).unwrap_or_default().chunks_exact_mut(channels.max(1));
-                for (column, to) in (left..).zip(pixels) {
-                    let inside = usize::try_from(column)
-                        .ok()
-                        .and_then(|column| row.get(column * channels..(column + 1) * channels));
-                    let from = inside.unwrap_or(layer.padding_pixel);
-                    for (to, from) in to.iter_mut().zip(from) {
-                        *to = *from;
-                    }
-                }
-                spread(run, values);
-            }
-        }
-    }
-}
-
-/// Bytes as pairs of int16, four bytes to words 0 and 4 of eight.
+/// Lays `len` bytes at the beginning of `to`, or a few more.
 #[inline(always)]
-fn spread(bytes: &[i8], values: &mut [u32]) {
+fn lay(from: &[i8], len: usize, to: &mut [i8]) {
+    let words = len.div_ceil(4);
+    match (from.get(..4 * words), to.get_mut(..4 * words)) {
+        (Some(from), Some(to)) => {
+            for (to, from) in to.as_chunks_mut::<4>().0.iter_mut().zip(from.as_chunks::<4>().0) {
+                *to = *from;
+            }
+        }
+        _ => {
+            for (to, from) in to.iter_mut().zip(from).take(len) {
+                *to = *from;
+            }
+        }
+    }
+}
+
+/// Bytes as pairs of int16, four bytes to words 0 and 4 of eight; returns what lies behind the last eight.
+#[inline(always)]
+fn spread<'v>(bytes: &[i8], values: &'v mut [u32]) -> &'v mut [u32] {
     let words = bytes.len() / 4;
     if words == 0 || values.len() < 2 * COLUMNS * words - COLUMNS + 1 {
-        return;
+        return &mut [];
     }
     // SAFETY: `words` words are read, and of as many eights words 0 and 4 are written.
     #[allow(unsafe_code)]
     unsafe {
         let (mut from, mut to) = (bytes.as_ptr().cast::<u32>(), values.as_mut_ptr());
         let end = from.add(words);
-        let one = |from: *const u32, to: *mut u32| {
+        while from != end {
             let word = from.read_unaligned();
             to.write(sxtb16(word));
             to.add(COLUMNS).write(sxtb16_ror8(word));
-        };
-        for _ in 0..words / 4 {
-            one(from, to);
-            one(from.add(1), to.add(2 * COLUMNS));
-            one(from.add(2), to.add(4 * COLUMNS));
-            one(from.add(3), to.add(6 * COLUMNS));
-            (from, to) = (from.add(4), to.wrapping_add(8 * COLUMNS));
-        }
-        while from != end {
-            one(from, to);
             (from, to) = (from.add(1), to.wrapping_add(2 * COLUMNS));
         }
     }
+    values.get_mut(2 * COLUMNS * words..).unwrap_or_default()
 }

@@ -15,40 +15,46 @@
 //! 1. Pairs are unrolled eight times. [`packed`] jumps into the middle of its first round, so that any
 //!    number of pairs is right; [`wide`] takes multiples of eight.
 //! 2. Eight sums, two weights, two values and two pointers are 14 registers, all that there are:
-//!    whatever else is needed lies on the stack. That is why these are naked functions.
-//! 3. All instructions of a pair are 32 bits long, so that the jump can be computed.
+//!    whatever else is needed lies on the stack or in a flag. That is why these are naked functions.
+//! 3. All instructions of a pair of [`packed`] are 32 bits long, so that the jump can be computed.
 
 /// Words of a pair's values.
 pub(super) const COLUMNS: usize = 4;
 
-/// Sums: column by column, the channel running faster.
-pub(super) type Sums = [i32; 2 * COLUMNS];
-
 /// Pairs of a round of [`wide`].
 pub(super) const ROUND: usize = 8;
 
-/// Adds the products of all pairs to `sums`, the weights being int8: a word holds for both channels
-/// what both taps weigh, (channel 0 tap 0, channel 1 tap 0, channel 0 tap 1, channel 1 tap 1).
+/// Adds the products of `pairs` pairs to `sums`: eight for each two output channels, column by column,
+/// the channel running faster. The weights are int8: a word holds for both channels what both taps
+/// weigh, (channel 0 tap 0, channel 1 tap 0, channel 0 tap 1, channel 1 tap 1); the next two channels
+/// have the next `pairs` words. The values serve all channels.
 ///
-/// `values` has four words for each of `weights`; where it has fewer, only so many pairs are taken.
+/// Where a slice is too short, nothing is done.
 #[inline(always)]
-pub(super) fn packed(values: &[u32], weights: &[u32], sums: &mut Sums) {
-    let pairs = weights.len().min(values.len() / COLUMNS);
+pub(super) fn packed(values: &[u32], weights: &[u32], sums: &mut [i32], pairs: usize) {
+    let twos = sums.len() / (2 * COLUMNS);
+    if pairs == 0 || twos == 0 || values.len() < COLUMNS * pairs || weights.len() < pairs * twos {
+        return;
+    }
     #[cfg(skipstone_dsp)]
-    if pairs > 0 {
-        // SAFETY: as many pairs are read as both slices hold, and eight sums.
+    {
+        // SAFETY: the slices hold what is read and written for `twos` times two channels, at least one,
+        // of at least one pair.
         #[allow(unsafe_code)]
         unsafe {
-            packed_m4(values.as_ptr(), weights.as_ptr(), sums, pairs);
+            let end = sums.as_mut_ptr().add(2 * COLUMNS * twos);
+            packed_m4(values.as_ptr(), weights.as_ptr(), sums.as_mut_ptr(), end, pairs);
         }
     }
     #[cfg(not(skipstone_dsp))]
-    for (values, weights) in values.chunks_exact(COLUMNS).zip(weights.iter().take(pairs)) {
+    for (sums, weights) in sums.chunks_exact_mut(2 * COLUMNS).zip(weights.chunks_exact(pairs)) {
         use super::primitives::{smlad, sxtb16, sxtb16_ror8};
-        let channels = [sxtb16(*weights), sxtb16_ror8(*weights)];
-        for (sums, value) in sums.chunks_exact_mut(2).zip(values) {
-            for (sum, weight) in sums.iter_mut().zip(channels) {
-                *sum = smlad(*value, weight, sum.cast_unsigned()).cast_signed();
+        for (values, weights) in values.chunks_exact(COLUMNS).zip(weights) {
+            let channels = [sxtb16(*weights), sxtb16_ror8(*weights)];
+            for (sums, value) in sums.chunks_exact_mut(2).zip(values) {
+                for (sum, weight) in sums.iter_mut().zip(channels) {
+                    *sum = smlad(*value, weight, sum.cast_unsigned()).cast_signed();
+                }
             }
         }
     }
@@ -92,33 +98,36 @@ pub(super) fn wide(values: &[u32], weights: &[u32], sums: &mut [i32], pairs: usi
     }
 }
 
-/// A pair of [`wide`]: 12 instructions, 16 products.
+/// A pair of [`wide`]: 14 instructions, 16 products. Both pointers stand a word before the first pair of
+/// the round; the last loads of the round move them on.
 #[cfg(skipstone_dsp)]
 macro_rules! wide_pair {
-    ($multiply:literal, $pair:literal, $($sum:literal),*) => {
-        wide_pair!(@ $multiply, $pair, [$($sum),*])
+    ($multiply:literal, $pair:literal, $on:literal, $($sum:literal),*) => {
+        wide_pair!(@ $multiply, $pair, $on, [$($sum),*])
     };
-    (@ $multiply:literal, $pair:literal, [$a:literal, $b:literal, $c:literal, $d:literal, $e:literal, $f:literal, $g:literal, $h:literal]) => {
+    (@ $multiply:literal, $pair:literal, $on:literal, [$a:literal, $b:literal, $c:literal, $d:literal, $e:literal, $f:literal, $g:literal, $h:literal]) => {
         concat!(
-            "ldr r2, [r1, #8*", $pair, "]\n",
-            "ldr r3, [r1, #8*", $pair, "+4]\n",
-            "ldr r12, [r0, #16*", $pair, "]\n",
-            "ldr lr, [r0, #16*", $pair, "+4]\n",
+            "ldr r2, [r1, #8*", $pair, "+4]\n",
+            "ldr r3, [r1, #8*", $pair, "+8]", $on, "\n",
+            "ldr r12, [r0, #16*", $pair, "+4]\n",
+            "ldr lr, [r0, #16*", $pair, "+8]\n",
             $multiply, " r4, r12, r2", $a, "\n",
             $multiply, " r5, r12, r3", $b, "\n",
             $multiply, " r6, lr, r2", $c, "\n",
             $multiply, " r7, lr, r3", $d, "\n",
-            "ldr r12, [r0, #16*", $pair, "+8]\n",
-            "ldr lr, [r0, #16*", $pair, "+12]\n",
+            "ldr r12, [r0, #16*", $pair, "+12]\n",
+            "ldr lr, [r0, #16*", $pair, "+16]", $on, "\n",
             $multiply, " r8, r12, r2", $e, "\n",
             $multiply, " r9, r12, r3", $f, "\n",
             $multiply, " r10, lr, r2", $g, "\n",
             $multiply, " r11, lr, r3", $h, "\n",
         )
     };
-    (first) => { wide_pair!("smuad", "0", "", "", "", "", "", "", "", "") };
-    (next $pair:literal) => {
-        wide_pair!("smlad", $pair, ", r4", ", r5", ", r6", ", r7", ", r8", ", r9", ", r10", ", r11")
+    (first) => { wide_pair!("smuad", "0", "", "", "", "", "", "", "", "", "") };
+    (next $pair:literal) => { wide_pair!(next $pair, "") };
+    (last) => { wide_pair!(next "7", "!") };
+    (next $pair:literal, $on:literal) => {
+        wide_pair!("smlad", $pair, $on, ", r4", ", r5", ", r6", ", r7", ", r8", ", r9", ", r10", ", r11")
     };
 }
 
@@ -133,85 +142,139 @@ unsafe extern "C" fn wide_m4(
     rounds: usize,
 ) {
     core::arch::naked_asm!(
-        "push {{r1-r11, lr}}",      // sp + 0: rounds left, + 4: sums, + 8: their end
-        "ldr r12, [sp, #48]",       // rounds
-        "str r12, [sp]",
+        "push {{r4-r11, lr}}",
+        "ldr r12, [sp, #36]",
+        "push {{r2, r3, r12, lr}}", // sp + 0: sums, + 4: their end, + 8: rounds of a group, + 12: left
+        "str r12, [sp, #12]",
+        "sub r0, r0, #4",
+        "sub r1, r1, #4",
+        "cmp r12, #2",              // carry, all the time: groups have more than one round
         ".balign 4",
         "1:",                       // a group: its first pair sets the sums
         wide_pair!(first),
         "2:",
         ".set pair, 1",
-        ".rept {round} - 1",
+        ".rept {round} - 2",
         wide_pair!(next "pair"),
         ".set pair, pair + 1",
         ".endr",
-        "add r0, r0, #16*{round}",
-        "add r1, r1, #8*{round}",
-        "ldr r2, [sp]",
-        "subs r2, r2, #1",
-        "bne 3f",
-        "ldrd r2, r3, [sp, #4]",    // the group is done
+        wide_pair!(last),
+        "bcs 4f",
+        "ldrd r2, r3, [sp]",
         "stmia r2!, {{r4-r11}}",
-        "cmp r2, r3",
-        "str r2, [sp, #4]",
-        "ldr r12, [sp, #48]",
-        "str r12, [sp]",
-        "bne 1b",
-        "pop {{r1-r11, pc}}",
-        "3:",                       // another round
         "str r2, [sp]",
+        "cmp r2, r3",               // no carry up to the end
+        "bne 1b",
+        "3:",
+        "add sp, sp, #16",
+        "pop {{r4-r11, pc}}",
+        "4:",
+        "ldr r2, [sp, #12]",
+        "subs r2, r2, #1",          // carry: it is 1 at least
+        "str r2, [sp, #12]",
+        "bne 5f",
+        "ldmia sp, {{r2, r3, r12}}",
+        "stmia r2!, {{r4-r11}}",
+        "str r2, [sp]",
+        "str r12, [sp, #12]",
+        "cmp r3, r2",               // carry
+        "bne 1b",
+        "b 3b",
+        "5:",                       // another round of the group
         wide_pair!(next "0"),
         "b 2b",
         round = const ROUND,
     )
 }
 
+/// A pair of [`packed`]: 15 instructions of 4 bytes, 16 products; pointers as in [`wide_pair`].
+#[cfg(skipstone_dsp)]
+macro_rules! packed_pair {
+    ($pair:literal, $on:literal) => {
+        concat!(
+            "ldr.w r2, [r1, #4*",
+            $pair,
+            "+4]",
+            $on,
+            "\n",
+            "ldr.w r12, [r0, #16*",
+            $pair,
+            "+4]\n",
+            "ldr.w lr, [r0, #16*",
+            $pair,
+            "+8]\n",
+            "sxtb16 r3, r2\n",
+            "sxtb16 r2, r2, ror #8\n",
+            "smlad r4, r12, r3, r4\n",
+            "smlad r5, r12, r2, r5\n",
+            "smlad r6, lr, r3, r6\n",
+            "smlad r7, lr, r2, r7\n",
+            "ldr.w r12, [r0, #16*",
+            $pair,
+            "+12]\n",
+            "ldr.w lr, [r0, #16*",
+            $pair,
+            "+16]",
+            $on,
+            "\n",
+            "smlad r8, r12, r3, r8\n",
+            "smlad r9, r12, r2, r9\n",
+            "smlad r10, lr, r3, r10\n",
+            "smlad r11, lr, r2, r11\n",
+        )
+    };
+}
+
 #[cfg(skipstone_dsp)]
 #[allow(unsafe_code)]
 #[unsafe(naked)]
-unsafe extern "C" fn packed_m4(values: *const u32, weights: *const u32, sums: *mut Sums, pairs: usize) {
+unsafe extern "C" fn packed_m4(
+    values: *const u32,
+    weights: *const u32,
+    sums: *mut i32,
+    end: *mut i32,
+    pairs: usize,
+) {
     core::arch::naked_asm!(
-        "push {{r2-r11, lr}}", // sp + 0: sums, + 4: end of the values
-        "add r12, r0, r3, lsl #4",
-        "str r12, [sp, #4]",
-        "rsb r3, r3, #0", // pairs that the first round leaves out
-        "and r3, r3, #7",
-        "sub r0, r0, r3, lsl #4",
-        "sub r1, r1, r3, lsl #2",
+        "push {{r4-r11, lr}}",
+        "sub sp, sp, #24", // + 0: first values, + 4: what the weights go back, + 8: end of the sums,
+        "ldr r4, [sp, #60]", // + 12: where to begin, + 16: end of the values, + 20: sums
+        "sub r0, r0, #4",
+        "sub r1, r1, #4",
+        "add r5, r0, r4, lsl #4",
+        "rsb r6, r4, #0", // pairs that the first round leaves out
+        "and r6, r6, #7",
+        "sub r0, r0, r6, lsl #4",
         "adr r12, 2f", // 60 bytes for each of them, and the Thumb bit
         "add r12, r12, #1",
-        "add r12, r12, r3, lsl #6",
-        "sub r12, r12, r3, lsl #2",
+        "add r12, r12, r6, lsl #6",
+        "sub r12, r12, r6, lsl #2",
+        "lsl r6, r6, #2",
+        "strd r0, r6, [sp]",
+        "strd r3, r12, [sp, #8]",
+        "strd r5, r2, [sp, #16]",
+        "1:", // two channels
+        "sub r1, r1, r6",
         "ldmia r2, {{r4-r11}}",
         "bx r12",
         ".balign 4",
         "2:",
         ".set pair, 0",
-        ".rept 8",
-        "ldr.w r2, [r1, #4*pair]",
-        "ldr.w r12, [r0, #16*pair]",
-        "ldr.w lr, [r0, #16*pair+4]",
-        "sxtb16 r3, r2",
-        "sxtb16 r2, r2, ror #8",
-        "smlad r4, r12, r3, r4",
-        "smlad r5, r12, r2, r5",
-        "smlad r6, lr, r3, r6",
-        "smlad r7, lr, r2, r7",
-        "ldr.w r12, [r0, #16*pair+8]",
-        "ldr.w lr, [r0, #16*pair+12]",
-        "smlad r8, r12, r3, r8",
-        "smlad r9, r12, r2, r9",
-        "smlad r10, lr, r3, r10",
-        "smlad r11, lr, r2, r11",
+        ".rept 7",
+        packed_pair!("pair", ""),
         ".set pair, pair + 1",
         ".endr",
-        "ldr r2, [sp, #4]",
-        "add r0, r0, #128",
-        "add r1, r1, #32",
+        packed_pair!("7", "!"),
+        "ldr r2, [sp, #16]",
         "cmp r0, r2",
         "bne 2b",
-        "ldr r2, [sp]",
-        "stmia r2, {{r4-r11}}",
-        "pop {{r2-r11, pc}}",
+        "ldr r2, [sp, #20]",
+        "stmia r2!, {{r4-r11}}",
+        "str r2, [sp, #20]",
+        "ldmia sp, {{r0, r6, r7, r12}}",
+        "cmp r2, r7",
+        "bne 1b",
+        "add sp, sp, #24",
+        "pop {{r4-r11, pc}}",
     )
 }

@@ -3,13 +3,14 @@
 //! ```text
 //! for each strip:
 //!     for each group of four tiles (2x2 outputs each):
-//!         patch = the input under them, padding in place
-//!         values[slot][pair][tile] = B^T patch B                   (transform)
+//!         for each sixteen channels:
+//!             lines = B^T patch, of each column under them         (transform_columns)
+//!             values[slot][pair][tile] = lines B                   (Form::rows)
 //!     for each two output channels:
 //!         weights[slot][pair][channel] = G g G^T                   (from flash, or transformed here)
 //!         for each group:
 //!             sums[slot] = values[slot] . weights[slot]            (products::wide)
-//!             outputs = A^T sums A + bias; round, and store what lies inside the rows
+//!             outputs = A^T sums A + bias, in the place of sums; round, and store what lies inside
 //! ```
 //!
 //! Everything is exact in integers:
@@ -22,15 +23,18 @@
 //!    transform need not know it.
 //! 4. Channels stand in the order in which `SXTB16` and `SXTB16 ROR #8` give them, on both sides.
 
-use super::epilogue::{Any, Epilogue, with_epilogue};
+use super::epilogue::Epilogue;
 use super::primitives::{sadd16, ssub16, sxtb16, sxtb16_ror8};
 use super::products::{COLUMNS, ROUND, wide};
-use crate::layer::Conv2d;
+use crate::layer::{Algorithm, Conv2d};
 use crate::quantization::Addition;
 use crate::shape::{Shape, Window};
 
 /// Output rows and columns of a tile.
 const TILE: usize = 2;
+
+/// Pairs of channels that are transformed at a time.
+const PAIRS: usize = ROUND;
 
 /// What the two strides differ in.
 #[derive(Debug, Clone, Copy)]
@@ -69,8 +73,9 @@ impl Form {
         self.slots * channels
     }
 
-    const fn patch_words(&self, channels: usize) -> usize {
-        self.rows * self.columns * channels / 4
+    /// Words of the lines of sixteen channels.
+    const fn line_words(&self) -> usize {
+        PAIRS * self.rows * self.columns
     }
 
     fn sums(&self) -> usize {
@@ -110,7 +115,7 @@ pub(crate) fn weight_words(window: &Window, channels: usize, outputs: usize) -> 
     Form::of(window).weight_words(channels) * outputs / 2
 }
 
-/// Words of scratch memory for strips of `strip` rows: a patch, values and sums of a group of tiles; at
+/// Words of scratch memory for strips of `strip` rows: lines, values and sums of a group of tiles; at
 /// run time the values of all groups and two channels' weights.
 pub(crate) fn scratch_words(layer: &Conv2d<'_>, strip: usize, at_run_time: bool) -> usize {
     let (form, channels) = (Form::of(&layer.window), usize::from(layer.input.channels));
@@ -118,7 +123,7 @@ pub(crate) fn scratch_words(layer: &Conv2d<'_>, strip: usize, at_run_time: bool)
         true => (groups_of(layer, strip), form.weight_words(channels)),
         false => (1, 0),
     };
-    form.patch_words(channels) + groups * form.value_words(channels) + weights + form.sums()
+    form.line_words() + groups * form.value_words(channels) + weights + form.sums()
 }
 
 /// Groups of tiles in a row of tiles.
@@ -226,6 +231,7 @@ const SLOTS: [[u8; 5]; 5] =
     [[9, 1, 13, 10, 14], [5, 0, 7, 6, 8], [17, 3, 21, 18, 22], [11, 2, 15, 12, 16], [19, 4, 23, 20, 24]];
 
 /// A strip of output rows; see the module's head.
+#[inline(never)]
 pub(crate) fn conv2d(
     layer: &Conv2d<'_>,
     addition: Option<&Addition>,
@@ -234,74 +240,47 @@ pub(crate) fn conv2d(
     scratch: &mut [u32],
 ) {
     let form = Form::of(&layer.window);
-    with_epilogue!(layer, addition, form.scale_bits, |epilogue| {
-        strip(layer, addition, &form, epilogue, input, output, scratch);
-    });
-}
-
-#[inline(never)]
-fn strip<E: Epilogue>(
-    layer: &Conv2d<'_>,
-    addition: Option<&Addition>,
-    form: &Form,
-    epilogue: &E,
-    input: &[&[i8]],
-    output: &mut [&mut [i8]],
-    scratch: &mut [u32],
-) {
-    let any = Any { layer, addition, scale_bits: form.scale_bits };
-    let channels = usize::from(layer.input.channels);
-    let outputs = usize::from(layer.output.channels);
-    let at_run_time = layer.algorithm == crate::layer::Algorithm::WinogradAtRunTime;
-    let across = groups_across(layer);
+    let epilogue = Epilogue::new(layer, addition, form.scale_bits);
+    let (channels, outputs) = (usize::from(layer.input.channels), usize::from(layer.output.channels));
+    let at_run_time = layer.algorithm == Algorithm::WinogradAtRunTime;
+    let across = groups_across(layer).max(1);
     let groups = across * output.len().div_ceil(TILE);
-    let filters: &[i8] = if at_run_time { layer.weights } else { &[] };
-    let transformed: &[u32] = bytemuck::try_cast_slice(layer.weights).unwrap_or_default();
     let two = form.weight_words(channels).max(1);
+    let value_words = form.value_words(channels).max(1);
 
     let Some((sums, rest)) = scratch.split_at_mut_checked(form.sums()) else { return };
-    let Some((patch, rest)) = rest.split_at_mut_checked(form.patch_words(channels)) else { return };
-    let Some((weights_here, rest)) = rest.split_at_mut_checked(if at_run_time { two } else { 0 }) else {
-        return;
-    };
+    let Some((lines, rest)) = rest.split_at_mut_checked(form.line_words()) else { return };
+    let here = if at_run_time { two } else { 0 };
+    let Some((weights_here, values)) = rest.split_at_mut_checked(here) else { return };
     let sums: &mut [i32] = bytemuck::cast_slice_mut(sums);
-    let value_words = form.value_words(channels).max(1);
+    let weights: &[u32] = bytemuck::try_cast_slice(layer.weights).unwrap_or_default();
     // at run time the weights of two channels serve all groups, else a group's values all channels
-    let batch = if at_run_time { groups } else { 1 };
-    for first in (0..groups).step_by(batch.max(1)) {
-        for (group, values) in (first..groups.min(first + batch)).zip(rest.chunks_exact_mut(value_words)) {
-            let (down, right) = (group / across.max(1), group % across.max(1));
-            let rows = input.get(down * TILE * form.stride..).unwrap_or_default();
-            lay_patch(layer, form, rows, right * COLUMNS * TILE, patch);
-            transform(form, patch, channels, values);
+    let batch = if at_run_time { groups.max(1) } else { 1 };
+    for first in (0..groups).step_by(batch) {
+        for (group, values) in (first..groups.min(first + batch)).zip(values.chunks_exact_mut(value_words)) {
+            let rows = input.get(group / across * TILE * form.stride..).unwrap_or_default();
+            transform(layer, &form, rows, group % across * COLUMNS * TILE, lines, values);
         }
         for (pair, bias) in layer.bias.as_chunks::<2>().0.iter().enumerate() {
             let weights = if at_run_time {
-                for (channel, filter) in
-                    filters.chunks_exact((9 * channels).max(1)).skip(2 * pair).take(2).enumerate()
-                {
-                    transform_filter(filter, form, channels, channel, weights_here);
+                let filters = layer.weights.chunks_exact((9 * channels).max(1));
+                for (channel, filter) in filters.skip(2 * pair).take(2).enumerate() {
+                    transform_filter(filter, &form, channels, channel, weights_here);
                 }
                 &*weights_here
             } else {
-                transformed.get(two * pair..two * (pair + 1)).unwrap_or_default()
+                weights.get(two * pair..two * (pair + 1)).unwrap_or_default()
             };
-            for (group, values) in (first..groups.min(first + batch)).zip(rest.chunks_exact(value_words)) {
-                multiply(form, values, weights, channels, sums);
-                let (down, right) = (group / across.max(1), group % across.max(1));
-                let start = right * COLUMNS * TILE * outputs + 2 * pair;
-                let two = Two { channel: 2 * pair, bias: *bias, start, outputs };
-                let rows = output.get_mut(down * TILE..).unwrap_or_default();
-                let whole = match rows {
-                    [top, bottom, ..] if form.stride == 1 => {
-                        store::<E, 1>(epilogue, sums, &two, [top, bottom])
-                    }
-                    [top, bottom, ..] => store::<E, 2>(epilogue, sums, &two, [top, bottom]),
-                    _ => false,
-                };
-                if !whole {
-                    let rows = rows.get_mut(..TILE.min(rows.len())).unwrap_or_default();
-                    store_part(form, &any, sums, &two, rows);
+            let values = values.chunks_exact(value_words);
+            for (group, values) in (first..groups.min(first + batch)).zip(values) {
+                multiply(&form, values, weights, channels, sums);
+                form.outputs(sums, *bias);
+                let (down, right) = (group / across, group % across);
+                let rows = output.iter_mut().skip(TILE * down).take(TILE);
+                // two slots for each row: its even and its odd columns
+                for (row, sums) in rows.zip(sums.chunks_exact(4 * COLUMNS)) {
+                    let place = (right * COLUMNS * TILE, 2 * pair);
+                    epilogue.store(sums, TILE, row, place, outputs);
                 }
             }
         }
@@ -322,216 +301,188 @@ fn multiply(form: &Form, values: &[u32], weights: &[u32], channels: usize, sums:
     }
 }
 
-/// Lays the input under four tiles, from output column `x` on, padding in place: for each four
-/// channels the rows of their words.
+/// B^T patch B of the four tiles from output column `x` on, for all channels.
 #[inline(never)]
-fn lay_patch(layer: &Conv2d<'_>, form: &Form, rows: &[&[i8]], x: usize, patch: &mut [u32]) {
+fn transform(
+    layer: &Conv2d<'_>,
+    form: &Form,
+    rows: &[&[i8]],
+    x: usize,
+    lines: &mut [u32],
+    values: &mut [u32],
+) {
     let channels = usize::from(layer.input.channels);
+    let width = usize::from(layer.input.width);
     let left = layer.window.first_column(x);
-    let step = form.rows * form.columns;
-    if patch.len() < form.patch_words(channels) || layer.padding_pixel.len() != channels {
+    let fits = lines.len() >= form.line_words() && values.len() >= form.value_words(channels);
+    if !fits || layer.padding_pixel.len() != channels {
         return;
     }
-    let mut place = 0;
-    for row in 0..form.rows {
-        let row = rows.get(row).copied().unwrap_or_default();
-        for column in (left..).take(form.columns) {
-            let inside = usize::try_from(column)
-                .ok()
-                .and_then(|column| row.get(column * channels..(column + 1) * channels));
-            let pixel = inside.unwrap_or(layer.padding_pixel);
-            // SAFETY: `pixel` has `channels` bytes, a multiple of sixteen; of each `step` words of
-            // `patch`, as many as there are words in a pixel, the one at `place` is written.
-            #[allow(unsafe_code)]
-            unsafe {
-                let mut from = pixel.as_ptr().cast::<u32>();
-                let mut to = patch.as_mut_ptr().add(place);
-                for _ in 0..channels / 16 {
-                    let words: [u32; 4] = core::array::from_fn(|word| from.add(word).read_unaligned());
-                    for word in words {
-                        to.write(word);
-                        to = to.wrapping_add(step);
-                    }
-                    from = from.add(4);
-                }
+    for chunk in 0..channels / (2 * PAIRS) {
+        let padding = layer.padding_pixel.as_ptr().wrapping_add(2 * PAIRS * chunk);
+        // where each row's chunk of the first pixel lies, and how far it is to the next pixel's
+        let mut patch = [(padding, 0); MAX_ROWS];
+        for (line, row) in patch.iter_mut().zip(rows).take(form.rows) {
+            if row.len() >= width * channels {
+                *line = (row.as_ptr().wrapping_add(2 * PAIRS * chunk), channels);
             }
-            place += 1;
         }
-    }
-}
-
-/// B^T patch B of four tiles, for all channels.
-#[inline(never)]
-fn transform(form: &Form, patch: &[u32], channels: usize, values: &mut [u32]) {
-    let quads = patch.chunks_exact((form.rows * form.columns).max(1));
-    let step = COLUMNS * channels / 2;
-    if values.len() < form.value_words(channels) {
-        return;
-    }
-    for (quad, patch) in quads.take(channels / 4).enumerate() {
-        // SAFETY: of each slot's `step` words, eight are written from 8 * quad on; `values` has as many
-        // slots, and `patch` rows and columns, as the form says.
+        let step = COLUMNS * channels / 2;
+        // SAFETY: a row of `width` pixels, or a padding pixel, is read at a chunk of a pixel inside it; lines
+        // and values have the lengths that the form asks for.
         #[allow(unsafe_code)]
         unsafe {
-            let to = values.as_mut_ptr().add(2 * COLUMNS * quad);
-            let later = to.add(COLUMNS);
+            let to = values.as_mut_ptr().add(COLUMNS * PAIRS * chunk);
             match form.stride {
                 1 => {
-                    transform_stride_1::<false>(patch.as_ptr(), step, to);
-                    transform_stride_1::<true>(patch.as_ptr(), step, later);
+                    transform_columns::<4>(
+                        form,
+                        &patch,
+                        padding,
+                        left,
+                        width,
+                        lines.as_mut_ptr(),
+                        |[d0, d1, d2, d3]| [ssub16(d0, d2), sadd16(d1, d2), ssub16(d2, d1), ssub16(d1, d3)],
+                    );
+                    transform_rows_1(lines.as_ptr(), to, step);
                 }
                 _ => {
-                    transform_stride_2::<false>(patch.as_ptr(), step, to);
-                    transform_stride_2::<true>(patch.as_ptr(), step, later);
+                    transform_columns::<5>(
+                        form,
+                        &patch,
+                        padding,
+                        left,
+                        width,
+                        lines.as_mut_ptr(),
+                        |[d0, d1, d2, d3, d4]| [ssub16(d0, d2), d2, ssub16(d4, d2), d1, d3],
+                    );
+                    transform_rows_2(lines.as_ptr(), to, step);
                 }
             }
         }
     }
 }
 
-/// Two of four channels: bytes 0 and 2, or 1 and 3.
-#[inline(always)]
-fn half<const ODD: bool>(word: u32) -> u32 {
-    if ODD { sxtb16_ror8(word) } else { sxtb16(word) }
-}
+/// Most rows under a tile.
+const MAX_ROWS: usize = 5;
 
-/// Stride 1: 4 rows of 10 words become 16 slots of four tiles, `step` words apart.
-#[inline(always)]
-#[allow(unsafe_code)]
-unsafe fn transform_stride_1<const ODD: bool>(patch: *const u32, step: usize, to: *mut u32) {
-    // SAFETY: the caller's: columns are below 10, slots below 16.
-    unsafe {
-        let column = |column: usize| {
-            let row = |row: usize| half::<ODD>(patch.add(10 * row + column).read());
-            let (d0, d1, d2, d3) = (row(0), row(1), row(2), row(3));
-            [ssub16(d0, d2), sadd16(d1, d2), ssub16(d2, d1), ssub16(d1, d3)]
-        };
-        let (mut c0, mut c1) = (column(0), column(1));
-        for tile in 0..COLUMNS {
-            let (c2, c3) = (column(2 * tile + 2), column(2 * tile + 3));
-            let mut to = to.add(tile);
-            for row in 0..4 {
-                let slots = [
-                    ssub16(c0[row], c2[row]),
-                    sadd16(c1[row], c2[row]),
-                    ssub16(c2[row], c1[row]),
-                    ssub16(c1[row], c3[row]),
-                ];
-                for word in slots {
-                    to.write(word);
-                    to = to.wrapping_add(step);
-                }
-            }
-            (c0, c1) = (c2, c3);
-        }
-    }
-}
-
-/// Stride 2: 5 rows of 17 words become 25 slots of four tiles, `step` words apart.
+/// B^T patch of sixteen channels: for each column, for each pair of channels, the rows.
 #[inline(always)]
 #[allow(unsafe_code)]
-unsafe fn transform_stride_2<const ODD: bool>(patch: *const u32, step: usize, to: *mut u32) {
-    // SAFETY: the caller's: columns are below 17, slots below 25.
-    unsafe {
-        let column = |column: usize| {
-            let row = |row: usize| half::<ODD>(patch.add(17 * row + column).read());
-            let d2 = row(2);
-            [ssub16(row(0), d2), d2, ssub16(row(4), d2), row(1), row(3)]
-        };
-        let mut c0 = column(0);
-        for tile in 0..COLUMNS {
-            let c2 = column(4 * tile + 2);
-            let put = |slot: u8, word: u32| to.add(tile + usize::from(slot) * step).write(word);
-            for (row, slots) in SLOTS.iter().enumerate() {
-                put(slots[0], ssub16(c0[row], c2[row]));
-                put(slots[1], c2[row]);
-            }
-            let c4 = column(4 * tile + 4);
-            for (row, slots) in SLOTS.iter().enumerate() {
-                put(slots[2], ssub16(c4[row], c2[row]));
-            }
-            for (offset, slot) in [(1, 3), (3, 4)] {
-                let odd = column(4 * tile + offset);
-                for (row, slots) in SLOTS.iter().enumerate() {
-                    put(slots[slot], odd[row]);
+unsafe fn transform_columns<const ROWS: usize>(
+    form: &Form,
+    patch: &[(*const i8, usize); MAX_ROWS],
+    padding: *const i8,
+    left: isize,
+    width: usize,
+    mut to: *mut u32,
+    column: impl Fn([u32; ROWS]) -> [u32; ROWS],
+) {
+    for x in (left..).take(form.columns) {
+        let x = usize::try_from(x).ok().filter(|x| *x < width);
+        let from: [*const i8; ROWS] = core::array::from_fn(|row| match (x, patch.get(row)) {
+            (Some(x), Some((start, step))) => start.wrapping_add(x * step),
+            _ => padding,
+        });
+        for word in 0..PAIRS / 2 {
+            // SAFETY: the caller's.
+            unsafe {
+                let words = from.map(|from| from.cast::<u32>().add(word).read_unaligned());
+                for (row, value) in column(words.map(sxtb16)).into_iter().enumerate() {
+                    to.add(row).write(value);
                 }
+                for (row, value) in column(words.map(sxtb16_ror8)).into_iter().enumerate() {
+                    to.add(ROWS + row).write(value);
+                }
+                to = to.add(2 * ROWS);
             }
-            c0 = c4;
         }
     }
 }
 
-/// A^T sums A, rounded and stored: the outputs of four tiles and two channels, whose first lies at
-/// `start` in both rows.
+/// Stride 1: 10 columns of lines become 16 slots of four tiles, `step` words apart.
 #[inline(never)]
-fn store<E: Epilogue, const STRIDE: usize>(
-    epilogue: &E,
-    sums: &[i32],
-    two: &Two,
-    rows: [&mut [i8]; 2],
-) -> bool {
-    let outputs = two.outputs;
-    let [top, bottom] = rows;
-    let needed = two.start + (2 * COLUMNS * TILE / 2 - 1) * outputs + 2;
-    if sums.len() < Form::of_stride(STRIDE).sums() || top.len() < needed || bottom.len() < needed {
-        return false;
-    }
-    for side in 0..2 {
-        let (parameters, bias) = (epilogue.channel(two.channel + side), two.bias[side]);
-        // SAFETY: eight pixels from `start` on lie inside both rows, and `sums` has all groups.
-        #[allow(unsafe_code)]
+#[allow(unsafe_code)]
+unsafe fn transform_rows_1(lines: *const u32, to: *mut u32, step: usize) {
+    const ROWS: usize = 4;
+    for row in 0..ROWS {
+        // SAFETY: the caller's: columns are below 10, slots below 16.
         unsafe {
-            let mut sums = sums.as_ptr().add(side);
-            let (mut top, mut bottom) =
-                (top.as_mut_ptr().add(two.start + side), bottom.as_mut_ptr().add(two.start + side));
-            for _ in 0..COLUMNS {
-                let at = |slot: usize| sums.add(8 * slot).read();
-                let values = match STRIDE {
-                    1 => outputs_stride_1(at, bias),
-                    _ => outputs_stride_2(at, bias),
-                };
-                let put = |y: *mut i8, acc: i32| y.write(epilogue.finish(acc, parameters, y.read()));
-                put(top, values[0]);
-                put(top.add(outputs), values[1]);
-                put(bottom, values[2]);
-                put(bottom.add(outputs), values[3]);
-                sums = sums.add(2);
-                top = top.wrapping_add(TILE * outputs);
-                bottom = bottom.wrapping_add(TILE * outputs);
+            let (mut from, mut to) = (lines.add(row), to.add(4 * row * step));
+            for _ in 0..PAIRS {
+                let at = |column: usize| from.add(PAIRS * ROWS * column).read();
+                let [to0, to1, to2, to3] = [to, to.add(step), to.add(2 * step), to.add(3 * step)];
+                let (mut c0, mut c1) = (at(0), at(1));
+                for tile in 0..COLUMNS {
+                    let (c2, c3) = (at(2 * tile + 2), at(2 * tile + 3));
+                    to0.add(tile).write(ssub16(c0, c2));
+                    to1.add(tile).write(sadd16(c1, c2));
+                    to2.add(tile).write(ssub16(c2, c1));
+                    to3.add(tile).write(ssub16(c1, c3));
+                    (c0, c1) = (c2, c3);
+                }
+                (from, to) = (from.add(ROWS), to.wrapping_add(COLUMNS));
             }
         }
     }
-    true
 }
 
-/// As [`store`], for what lies inside the rows at their ends.
+/// Stride 2: 17 columns of lines become 25 slots of four tiles, `step` words apart.
 #[inline(never)]
-fn store_part(form: &Form, epilogue: &Any<'_, '_>, sums: &[i32], two: &Two, rows: &mut [&mut [i8]]) {
-    for (tile, side) in (0..COLUMNS).flat_map(|tile| [(tile, 0), (tile, 1)]) {
-        let at = |slot: usize| sums.get(8 * slot + 2 * tile + side).copied().unwrap_or(0);
-        let [a, b, c, d] = match form.stride {
-            1 => outputs_stride_1(at, two.bias[side]),
-            _ => outputs_stride_2(at, two.bias[side]),
-        };
-        let place = two.start + TILE * tile * two.outputs + side;
-        for (row, values) in rows.iter_mut().zip([[a, b], [c, d]]) {
-            for (value, place) in values.into_iter().zip([place, place + two.outputs]) {
-                if let Some(y) = row.get_mut(place) {
-                    *y = epilogue.finish(value, two.channel + side, *y);
+#[allow(unsafe_code)]
+unsafe fn transform_rows_2(lines: *const u32, to: *mut u32, step: usize) {
+    const ROWS: usize = 5;
+    for (row, slots) in SLOTS.iter().enumerate() {
+        // SAFETY: the caller's: columns are below 17, slots below 25.
+        unsafe {
+            let mut from = lines.add(row);
+            let mut to = slots.map(|slot| to.add(usize::from(slot) * step));
+            for _ in 0..PAIRS {
+                let at = |column: usize| from.add(PAIRS * ROWS * column).read();
+                let mut c0 = at(0);
+                for tile in 0..COLUMNS {
+                    let (c1, c2, c3, c4) =
+                        (at(4 * tile + 1), at(4 * tile + 2), at(4 * tile + 3), at(4 * tile + 4));
+                    to[0].add(tile).write(ssub16(c0, c2));
+                    to[1].add(tile).write(c2);
+                    to[2].add(tile).write(ssub16(c4, c2));
+                    to[3].add(tile).write(c1);
+                    to[4].add(tile).write(c3);
+                    c0 = c4;
+                }
+                from = from.add(ROWS);
+                to = to.map(|to| to.wrapping_add(COLUMNS));
+            }
+        }
+    }
+}
+
+impl Form {
+    /// A^T sums A + bias of four tiles and two channels, in the first four slots: the four outputs of a
+    /// tile, row by row.
+    #[inline(never)]
+    fn outputs(&self, sums: &mut [i32], bias: [i32; 2]) {
+        if sums.len() < self.sums() {
+            return;
+        }
+        for column in 0..COLUMNS {
+            for (side, bias) in bias.into_iter().enumerate() {
+                // SAFETY: a word of each slot.
+                #[allow(unsafe_code)]
+                unsafe {
+                    let sums = sums.as_mut_ptr().add(2 * column + side);
+                    let at = |slot: usize| sums.add(8 * slot).read();
+                    let values = match self.stride {
+                        1 => outputs_stride_1(at, bias << self.scale_bits),
+                        _ => outputs_stride_2(at, bias),
+                    };
+                    for (slot, value) in values.into_iter().enumerate() {
+                        sums.add(8 * slot).write(value);
+                    }
                 }
             }
         }
     }
-}
-
-/// Two output channels, and where they lie.
-struct Two {
-    channel: usize,
-    bias: [i32; 2],
-    /// The first tile's first value in its rows.
-    start: usize,
-    /// Output channels: from a pixel to the next.
-    outputs: usize,
 }
 
 /// The four outputs of a tile, row by row, four times too large.
@@ -541,11 +492,10 @@ fn outputs_stride_1(at: impl Fn(usize) -> i32, bias: i32) -> [i32; 4] {
         let (a, b, c, d) = (at(4 * row), at(4 * row + 1), at(4 * row + 2), at(4 * row + 3));
         [a.wrapping_add(b).wrapping_add(c), b.wrapping_sub(c).wrapping_sub(d)]
     };
-    let bias = bias << 2;
     let [s1, s2] = [row(1), row(2)];
-    let sum = [s1[0].wrapping_add(s2[0]).wrapping_add(bias), s1[1].wrapping_add(s2[1]).wrapping_add(bias)];
-    let difference =
-        [s1[0].wrapping_sub(s2[0]).wrapping_add(bias), s1[1].wrapping_sub(s2[1]).wrapping_add(bias)];
+    let s1 = s1.map(|s1| s1.wrapping_add(bias));
+    let sum = [s1[0].wrapping_add(s2[0]), s1[1].wrapping_add(s2[1])];
+    let difference = [s1[0].wrapping_sub(s2[0]), s1[1].wrapping_sub(s2[1])];
     let (s0, s3) = (row(0), row(3));
     [
         sum[0].wrapping_add(s0[0]),
