@@ -37,7 +37,7 @@ pub enum Goal {
     /// The fewest cycles in 32 KiB of RAM and a fifth more flash than the weights take.
     #[default]
     Balanced,
-    /// The least RAM without falling back to the reference kernels.
+    /// The least RAM without falling back to the reference kernels (which --ram may do).
     Memory,
 }
 
@@ -91,7 +91,7 @@ type Picks = Vec<usize>;
 /// # Errors
 /// Where a budget cannot be met, by how much, and what would fit.
 pub fn assemble(unplanned: &Unplanned, wishes: &Wishes, max_tensors: usize) -> Result<Blob> {
-    let problem = Problem::new(unplanned, wishes.target, max_tensors)?;
+    let problem = Problem::new(unplanned, wishes, max_tensors)?;
     let fixed = problem.blob(&problem.smallest())?.len() - problem.weight_bytes(&problem.smallest());
     let plain = problem.weight_bytes(&problem.smallest()) + fixed;
     let flash = wishes.flash.unwrap_or(match wishes.goal {
@@ -132,9 +132,9 @@ pub fn assemble(unplanned: &Unplanned, wishes: &Wishes, max_tensors: usize) -> R
 }
 
 impl<'u> Problem<'u> {
-    fn new(unplanned: &'u Unplanned, target: Target, max_tensors: usize) -> Result<Self> {
+    fn new(unplanned: &'u Unplanned, wishes: &Wishes, max_tensors: usize) -> Result<Self> {
         let mut problem = Problem { unplanned, stages: Vec::new(), groups: Vec::new(), max_tensors };
-        let algorithms = match target {
+        let algorithms = match wishes.target {
             Target::CortexM4 => &[Algorithm::Winograd, Algorithm::WinogradAtRunTime, Algorithm::Direct][..],
             Target::Reference => &[Algorithm::Reference],
         };
@@ -160,7 +160,8 @@ impl<'u> Problem<'u> {
                 layers.iter().map(|stages| stages[index].layers(0, 1).collect()).collect();
             let mut placed = Vec::new();
             for (place, layer) in stage.layers(0, 1).enumerate() {
-                let choices = choices(&layer, variants.iter().map(|stage| &stage[place]));
+                let variants = variants.iter().map(|stage| &stage[place]);
+                let choices = choices(&layer, variants, wishes.ram.is_some());
                 // what is equal but for names, weights and places
                 let key = format!(
                     "{:?}",
@@ -317,8 +318,13 @@ fn stages<'a>(unplanned: &Unplanned, records: &'a [u8], weights: &'a [u8]) -> Re
     Ok(stages.map(|entry| entry.map(|entry| entry.stage)).collect::<Result<_, _>>()?)
 }
 
-/// The ways to compute a layer, the fastest first, of which `variants` show the algorithms.
-fn choices<'l, 'a: 'l>(plain: &Layer<'a>, variants: impl Iterator<Item = &'l Layer<'a>>) -> Vec<Choice> {
+/// The ways to compute a layer, the fastest first, of which `variants` show the algorithms; where RAM is
+/// `tight` the reference kernels too, which use no scratch memory.
+fn choices<'l, 'a: 'l>(
+    plain: &Layer<'a>,
+    variants: impl Iterator<Item = &'l Layer<'a>>,
+    tight: bool,
+) -> Vec<Choice> {
     let mut choices = Vec::new();
     let mut add = |layer: &Layer<'_>, strip: u8| {
         let node = layer.place(strip, 0);
@@ -353,7 +359,7 @@ fn choices<'l, 'a: 'l>(plain: &Layer<'a>, variants: impl Iterator<Item = &'l Lay
         served |= !strips.is_empty();
         strips.iter().for_each(|strip| add(layer, *strip));
     }
-    if !served {
+    if !served || tight {
         add(plain, 1);
     }
     choices.sort_by_key(|choice| (choice.cycles, choice.footprint));

@@ -62,6 +62,18 @@ impl Network {
         Case::make(tool, &Source::photo(&format!("{}-{}", self.name(), mode.name), network, &arguments))
     }
 
+    /// ResNet-56 in the least RAM that it can have, with pictures to compare bit by bit.
+    pub(crate) fn deep(tool: &Tool, pictures: usize) -> Result<Case> {
+        let network = Network::Resnet56.synthesise(9)?;
+        let source = Source {
+            pictures: "cifar10-calibration.npz",
+            raw: "squares.raw",
+            limit: Some(pictures),
+            ..Source::photo("resnet56-tight", network, &["--ram", "18432", "--calibration-images", "10"])
+        };
+        Case::make(tool, &source)
+    }
+
     /// Writes a network of the CIFAR family with `blocks` blocks a stage; returns its description. What
     /// a run costs does not depend on the weights.
     fn synthesise(self, blocks: usize) -> Result<PathBuf> {
