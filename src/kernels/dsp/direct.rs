@@ -116,7 +116,7 @@ pub(crate) fn conv2d(
                 packed(values, weights, sums, pairs);
                 weights = weights.get(pairs * twos..).unwrap_or_default();
             }
-            epilogue.store(sums, 1, row, (x, 0), outputs);
+            epilogue.store(sums, COLUMNS, row, (x, 0), (outputs, outputs));
         }
     }
 }
@@ -124,10 +124,8 @@ pub(crate) fn conv2d(
 /// Sets the sums of four pixels to the biases.
 #[inline(never)]
 fn begin(bias: &[i32], sums: &mut [i32]) {
-    for (sums, bias) in sums.as_chunks_mut::<{ 2 * COLUMNS }>().0.iter_mut().zip(bias.chunks(2)) {
-        let first = bias.first().copied().unwrap_or(0);
-        let second = bias.get(1).copied().unwrap_or(0);
-        *sums = [first, second, first, second, first, second, first, second];
+    for (sums, bias) in sums.as_chunks_mut::<COLUMNS>().0.iter_mut().zip(bias) {
+        *sums = [*bias; COLUMNS];
     }
 }
 
@@ -196,11 +194,32 @@ fn spread<'v>(bytes: &[i8], values: &'v mut [u32]) -> &'v mut [u32] {
     unsafe {
         let (mut from, mut to) = (bytes.as_ptr().cast::<u32>(), values.as_mut_ptr());
         let end = from.add(words);
-        while from != end {
+        let one = |from: *const u32, to: *mut u32| {
             let word = from.read_unaligned();
             to.write(sxtb16(word));
             to.add(COLUMNS).write(sxtb16_ror8(word));
-            (from, to) = (from.add(1), to.wrapping_add(2 * COLUMNS));
+        };
+        while from != end {
+            if end.offset_from_unsigned(from) >= 4 {
+                let words = [
+                    from.read_unaligned(),
+                    from.add(1).read_unaligned(),
+                    from.add(2).read_unaligned(),
+                    from.add(3).read_unaligned(),
+                ];
+                to.write(sxtb16(words[0]));
+                to.add(4).write(sxtb16_ror8(words[0]));
+                to.add(8).write(sxtb16(words[1]));
+                to.add(12).write(sxtb16_ror8(words[1]));
+                to.add(16).write(sxtb16(words[2]));
+                to.add(20).write(sxtb16_ror8(words[2]));
+                to.add(24).write(sxtb16(words[3]));
+                to.add(28).write(sxtb16_ror8(words[3]));
+                (from, to) = (from.add(4), to.wrapping_add(8 * COLUMNS));
+            } else {
+                one(from, to);
+                (from, to) = (from.add(1), to.wrapping_add(2 * COLUMNS));
+            }
         }
     }
     values.get_mut(2 * COLUMNS * words..).unwrap_or_default()

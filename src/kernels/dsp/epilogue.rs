@@ -2,31 +2,25 @@
 //!
 //! `y = clamp(zero_point + ((acc * multiplier + residual + 2^(shift - 1)) >> shift))` needs no 64-bit
 //! arithmetic but one product where the shift is at least 33: the lower word of the sum cannot change
-//! the result, and rounding and zero point are one constant. An epilogue is chosen once for a strip:
+//! the result, and rounding and zero point are one constant. The way is chosen once for a strip:
 //!
-//! | epilogue | for | instructions |
-//! |---|---|---|
-//! | [`Plain`] | one rounding, whole int8 range (after a ReLU too, whose zero point is -128) | `SMMLA`, `ASR`, `SSAT` |
-//! | [`Joined`] | the same with a fused addition | `SMULL`, `SMLAL`, `ADDS`, `ADC`, `ASR`, `SSAT` |
-//! | neither | whatever else there is, TensorFlow Lite's roundings too | the reference's |
+//! | for | instructions |
+//! |---|---|
+//! | one rounding, whole int8 range (after a ReLU too, whose zero point is -128) | `SMMLA`, `ASR`, `SSAT` |
+//! | the same with a fused addition | `SMLAL` twice, `ASR`, `SSAT` |
+//! | whatever else there is, TensorFlow Lite's roundings too | the reference's |
 
 use super::products::COLUMNS;
 use crate::layer::Conv2d;
-use crate::quantization::{Addition, Clamp, Rounding};
+use crate::quantization::{Addition, Residual, Rounding};
 
 /// How a layer's sums, 2^`scale_bits` times too large, become int8 values.
 pub(super) struct Epilogue<'a, 'l> {
     layer: &'l Conv2d<'a>,
     addition: Option<&'l Addition>,
     scale_bits: u8,
-    short: Short,
-}
-
-/// The short way, where there is one.
-enum Short {
-    Plain(Plain),
-    Joined(Joined),
-    No,
+    /// The short way, where there is one.
+    short: Option<Short>,
 }
 
 /// Shifts that the short ways take: above them zero point and rounding might leave their words.
@@ -35,34 +29,30 @@ const SHIFTS: core::ops::RangeInclusive<u8> = 33..=50;
 impl<'a, 'l> Epilogue<'a, 'l> {
     #[inline(never)]
     pub(super) fn new(layer: &'l Conv2d<'a>, addition: Option<&'l Addition>, scale_bits: u8) -> Self {
-        let short = Self::short(layer, addition, scale_bits).unwrap_or(Short::No);
+        let short = Self::short(layer, addition, scale_bits);
         Epilogue { layer, addition, scale_bits, short }
     }
 
     fn short(layer: &Conv2d<'_>, addition: Option<&Addition>, scale_bits: u8) -> Option<Short> {
         let Rounding::Once { shift } = layer.requantize.rounding() else { return None };
         let (clamp, total) = (layer.requantize.clamp(), shift + scale_bits);
-        let is_whole = clamp == Clamp { min: i8::MIN, max: i8::MAX, ..clamp };
-        if !is_whole || !SHIFTS.contains(&total) {
+        if !SHIFTS.contains(&total) || (clamp.min, clamp.max) != (i8::MIN, i8::MAX) {
             return None;
         }
-        let shift = u32::from(total) - 32;
-        let offset = (i32::from(clamp.zero_point) << shift) + (1 << (shift - 1));
-        match addition {
-            None => Some(Short::Plain(Plain { offset, shift })),
-            Some(Addition::Fused(residual)) => {
-                let shortcut_shift = u32::from(residual.shift) + u32::from(scale_bits);
-                let zero =
-                    (i64::from(residual.zero_point) << shortcut_shift) * i64::from(residual.multiplier);
-                Some(Short::Joined(Joined {
-                    offset: (i64::from(offset) << 32) - zero,
-                    shift,
-                    shortcut_multiplier: residual.multiplier,
-                    shortcut_shift,
-                }))
-            }
-            Some(Addition::Separate(_)) => None,
-        }
+        let residual = match addition {
+            None => Residual { zero_point: 0, multiplier: 0, shift: 0 },
+            Some(Addition::Fused(residual)) => *residual,
+            Some(Addition::Separate(_)) => return None,
+        };
+        let shortcut_shift = u32::from(residual.shift + scale_bits);
+        let zero = (i64::from(residual.zero_point) << shortcut_shift) * i64::from(residual.multiplier);
+        Some(Short {
+            offset: (i64::from(clamp.zero_point) << total) + (1 << (total - 1)) - zero,
+            shift: u32::from(total) - 32,
+            shortcut_multiplier: residual.multiplier,
+            shortcut_shift,
+            joined: addition.is_some(),
+        })
     }
 
     /// The output value for a channel's sum; `shortcut` is what stands in the output's place.
@@ -70,57 +60,42 @@ impl<'a, 'l> Epilogue<'a, 'l> {
     pub(super) fn finish(&self, acc: i32, channel: usize, shortcut: i8) -> i8 {
         let Some(scaling) = self.layer.requantize.scaling(channel) else { return 0 };
         match &self.short {
-            Short::Plain(short) => short.finish(acc, scaling.multiplier, shortcut),
-            Short::Joined(short) => short.finish(acc, scaling.multiplier, shortcut),
-            Short::No => {
+            Some(short) => short.finish(acc, scaling.multiplier, shortcut),
+            None => {
                 let addition = self.addition.map(|addition| (addition, shortcut));
                 self.layer.requantize.apply(acc >> (self.scale_bits & 31), scaling, addition)
             }
         }
     }
 
-    /// Rounds sums, and stores what of them lies inside `row`, whose pixels have `outputs` channels.
-    ///
-    /// Sums come in blocks of `runs` times four columns and two channels: the values of channels
-    /// `channel` and `channel + 1` of pixels `x`, `x + runs`, ...; then those of `x + 1`, ...; the next
-    /// block has the next two channels.
+    /// Rounds sums, and stores what of them lies inside `row`, whose pixels have `outputs` channels: for
+    /// each of `channels` from `channel` on, the sums of `pixels` pixels (in fours) from `x` on.
     #[inline(never)]
     pub(super) fn store(
         &self,
         sums: &[i32],
-        runs: usize,
+        pixels: usize,
         row: &mut [i8],
         (x, channel): (usize, usize),
-        outputs: usize,
+        (channels, outputs): (usize, usize),
     ) {
-        let block = 2 * COLUMNS * runs;
-        let last = channel + 2 * (sums.len() / block.max(1));
-        let whole = last <= outputs && (x + COLUMNS * runs) * outputs <= row.len();
-        let multipliers = self.layer.requantize.multipliers().get(channel..last);
-        if let (true, Some(multipliers)) = (whole, multipliers) {
-            // SAFETY: blocks end with channel `last` - 1 of pixel `x + COLUMNS * runs - 1`, inside the row;
-            // there are two multipliers for each.
+        let end = channel + channels;
+        let whole = pixels.is_multiple_of(COLUMNS)
+            && end <= outputs
+            && (x + pixels) * outputs <= row.len()
+            && sums.len() >= channels * pixels;
+        let multipliers = self.layer.requantize.multipliers().get(channel..end).unwrap_or_default();
+        if let (true, Some(short)) = (whole && pixels > 0 && !multipliers.is_empty(), &self.short) {
+            // SAFETY: there are as many sums and multipliers, and the last value lies inside the row.
             #[allow(unsafe_code)]
             unsafe {
                 let y = row.as_mut_ptr().add(x * outputs + channel);
-                let multipliers = multipliers.as_chunks::<2>().0;
-                match &self.short {
-                    Short::Plain(short) => {
-                        return store_whole(short, sums.as_ptr(), runs, y, outputs, multipliers);
-                    }
-                    Short::Joined(short) => {
-                        return store_whole(short, sums.as_ptr(), runs, y, outputs, multipliers);
-                    }
-                    Short::No => {}
-                }
+                return short.store(sums.as_ptr(), y, multipliers, pixels / COLUMNS, outputs);
             }
         }
-        for (sums, channel) in sums.chunks_exact(block.max(1)).zip((channel..).step_by(2)) {
-            for (index, sum) in sums.iter().enumerate() {
-                let (run, column, side) = (index / (2 * COLUMNS), index / 2 % COLUMNS, index % 2);
-                let channel = channel + side;
-                let place = (x + column * runs + run) * outputs + channel;
-                if let (true, Some(y)) = (channel < outputs, row.get_mut(place)) {
+        for (sums, channel) in sums.chunks_exact(pixels.max(1)).zip(channel..end.min(outputs)) {
+            for (sum, x) in sums.iter().zip(x..) {
+                if let Some(y) = row.get_mut(x * outputs + channel) {
                     *y = self.finish(*sum, channel, *y);
                 }
             }
@@ -128,42 +103,49 @@ impl<'a, 'l> Epilogue<'a, 'l> {
     }
 }
 
-/// A short way.
-trait Finish {
-    fn finish(&self, acc: i32, multiplier: i32, shortcut: i8) -> i8;
-}
-
-/// One rounding, no addition.
-struct Plain {
-    offset: i32,
-    shift: u32,
-}
-
-impl Finish for Plain {
-    #[inline(always)]
-    fn finish(&self, acc: i32, multiplier: i32, _: i8) -> i8 {
-        let high = ((i64::from(acc) * i64::from(multiplier)) >> 32) as i32;
-        saturate((high + self.offset) >> (self.shift & 31))
-    }
-}
-
-/// One rounding of the sum and the shortcut.
-struct Joined {
-    /// Rounding, zero points.
+/// The short way: what `finish` needs, in the order in which the assembly loads it.
+#[repr(C)]
+struct Short {
+    /// Rounding and zero points.
     offset: i64,
     shift: u32,
+    /// 0 where nothing is added.
     shortcut_multiplier: i32,
     shortcut_shift: u32,
+    joined: bool,
 }
 
-impl Finish for Joined {
+impl Short {
     #[inline(always)]
     fn finish(&self, acc: i32, multiplier: i32, shortcut: i8) -> i8 {
+        let product = i64::from(acc) * i64::from(multiplier);
         let shortcut = i32::from(shortcut) << (self.shortcut_shift & 31);
-        let sum = self.offset
-            + i64::from(acc) * i64::from(multiplier)
-            + i64::from(shortcut) * i64::from(self.shortcut_multiplier);
+        let sum = self.offset + product + i64::from(shortcut) * i64::from(self.shortcut_multiplier);
         saturate((sum >> 32) as i32 >> (self.shift & 31))
+    }
+
+    /// Stores `fours` times four pixels, `outputs` bytes apart, of each channel that has a multiplier, the
+    /// first at `y`.
+    #[allow(unsafe_code)]
+    unsafe fn store(&self, sums: *const i32, y: *mut i8, multipliers: &[i32], fours: usize, outputs: usize) {
+        #[cfg(skipstone_dsp)]
+        {
+            let end = multipliers.as_ptr_range().end;
+            let store = if self.joined { store_joined_m4 } else { store_plain_m4 };
+            // SAFETY: the caller's.
+            unsafe { store(sums, y, multipliers.as_ptr(), end, fours, outputs, self) }
+        }
+        #[cfg(not(skipstone_dsp))]
+        for (channel, multiplier) in multipliers.iter().enumerate() {
+            for pixel in 0..COLUMNS * fours {
+                // SAFETY: the caller's.
+                unsafe {
+                    let sum = sums.add(channel * COLUMNS * fours + pixel).read();
+                    let y = y.add(pixel * outputs + channel);
+                    y.write(self.finish(sum, *multiplier, if self.joined { y.read() } else { 0 }));
+                }
+            }
+        }
     }
 }
 
@@ -172,32 +154,76 @@ fn saturate(value: i32) -> i8 {
     value.clamp(i8::MIN.into(), i8::MAX.into()) as i8
 }
 
-/// Stores whole blocks, two channels each, the first of them at `y`.
-#[inline(never)]
-#[allow(unsafe_code)]
-unsafe fn store_whole(
-    short: &impl Finish,
-    mut sums: *const i32,
-    runs: usize,
-    mut y: *mut i8,
-    outputs: usize,
-    multipliers: &[[i32; 2]],
-) {
-    for [first, second] in multipliers {
-        for run in 0..runs {
-            // SAFETY: the caller's.
-            unsafe {
-                let mut y = y.add(run * outputs);
-                for column in 0..COLUMNS {
-                    let (a, b) = (sums.add(2 * column).read(), sums.add(2 * column + 1).read());
-                    y.write(short.finish(a, *first, y.read()));
-                    let beside = y.add(1);
-                    beside.write(short.finish(b, *second, beside.read()));
-                    y = y.wrapping_add(runs * outputs);
-                }
-                sums = sums.add(2 * COLUMNS);
-            }
+/// The loops of [`Short::store`] around a pixel's instructions.
+///
+/// r0 sums, r1 output, r2 fours left, r3 multiplier, r4 `outputs`, r5 to r9 the fields of [`Short`]; a
+/// pixel has r10 to lr.
+#[cfg(skipstone_dsp)]
+macro_rules! store_m4 {
+    ($(#[$doc:meta])* $name:ident, $($pixel:literal),+) => {
+        $(#[$doc])*
+        #[allow(unsafe_code)]
+        #[unsafe(naked)]
+        unsafe extern "C" fn $name(
+            sums: *const i32,
+            y: *mut i8,
+            multipliers: *const i32,
+            end: *const i32,
+            fours: usize,
+            outputs: usize,
+            short: *const Short,
+        ) {
+            core::arch::naked_asm!(
+                "push {{r0-r11, lr}}",       // sp + 4: output, + 8: multipliers, + 12: their end
+                "add r12, sp, #52",
+                "ldmia r12, {{r3, r4, r12}}",
+                "str r3, [sp]",              // fours
+                "ldmia r12, {{r5-r9}}",
+                "1:",                        // a channel
+                "ldrd r1, r11, [sp, #4]",
+                "ldr r3, [r11], #4",
+                "add r10, r1, #1",
+                "strd r10, r11, [sp, #4]",
+                "ldr r2, [sp]",
+                "2:",
+                ".rept 4",
+                $($pixel,)+
+                "add r1, r1, r4",
+                ".endr",
+                "subs r2, r2, #1",
+                "bne 2b",
+                "ldrd r2, r3, [sp, #8]",
+                "cmp r2, r3",
+                "bne 1b",
+                "pop {{r0-r11, pc}}",
+            )
         }
-        y = y.wrapping_add(2);
-    }
+    };
+}
+
+#[cfg(skipstone_dsp)]
+store_m4! {
+    /// One rounding.
+    store_plain_m4,
+    "ldr r10, [r0], #4",
+    "smmla r10, r10, r3, r6",
+    "asr r10, r10, r7",
+    "ssat r10, #8, r10",
+    "strb r10, [r1]"
+}
+
+#[cfg(skipstone_dsp)]
+store_m4! {
+    /// One rounding of the sum and the shortcut.
+    store_joined_m4,
+    "ldr r10, [r0], #4",
+    "ldrsb r11, [r1]",
+    "mov r12, r5",
+    "mov lr, r6",
+    "lsl r11, r11, r9",
+    "smlal r12, lr, r10, r3",
+    "smlal r12, lr, r11, r8",
+    "asr lr, lr, r7",
+    "ssat lr, #8, lr",
+    "strb lr, [r1]"
 }

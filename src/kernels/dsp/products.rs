@@ -8,7 +8,7 @@
 //! for each pair:                      values: [pair][column 0..4], weights: [pair][channel 0..2]
 //!     for column in 0..4:
 //!         for channel in 0..2:
-//!             sums[column][channel] += values[column] . weights[channel]
+//!             sums[channel][column] += values[column] . weights[channel]
 //! ```
 //!
 //! Departures from this in the assembly:
@@ -24,8 +24,8 @@ pub(super) const COLUMNS: usize = 4;
 /// Pairs of a round of [`wide`].
 pub(super) const ROUND: usize = 8;
 
-/// Adds the products of `pairs` pairs to `sums`: eight for each two output channels, column by column,
-/// the channel running faster. The weights are int8: a word holds for both channels what both taps
+/// Adds the products of `pairs` pairs to `sums`: four columns of one output channel, then four of
+/// the next. The weights are int8: a word holds for both channels what both taps
 /// weigh, (channel 0 tap 0, channel 1 tap 0, channel 0 tap 1, channel 1 tap 1); the next two channels
 /// have the next `pairs` words. The values serve all channels.
 ///
@@ -51,8 +51,8 @@ pub(super) fn packed(values: &[u32], weights: &[u32], sums: &mut [i32], pairs: u
         use super::primitives::{smlad, sxtb16, sxtb16_ror8};
         for (values, weights) in values.chunks_exact(COLUMNS).zip(weights) {
             let channels = [sxtb16(*weights), sxtb16_ror8(*weights)];
-            for (sums, value) in sums.chunks_exact_mut(2).zip(values) {
-                for (sum, weight) in sums.iter_mut().zip(channels) {
+            for (sums, weight) in sums.chunks_exact_mut(COLUMNS).zip(channels) {
+                for (sum, value) in sums.iter_mut().zip(values) {
                     *sum = smlad(*value, weight, sum.cast_unsigned()).cast_signed();
                 }
             }
@@ -60,7 +60,7 @@ pub(super) fn packed(values: &[u32], weights: &[u32], sums: &mut [i32], pairs: u
     }
 }
 
-/// Sums of products of int16 values and weights: eight sums for each group of `pairs` pairs, of which
+/// Sums of products of int16 values and weights: eight sums (as above) for each group of `pairs` pairs, of which
 /// there are as many as `sums` has room for. `weights` has two words for each pair, one for each
 /// channel.
 ///
@@ -88,8 +88,8 @@ pub(super) fn wide(values: &[u32], weights: &[u32], sums: &mut [i32], pairs: usi
         for (sums, (values, weights)) in sums.chunks_exact_mut(8).zip(groups) {
             sums.fill(0);
             for (values, weights) in values.chunks_exact(COLUMNS).zip(weights.chunks_exact(2)) {
-                for (sums, value) in sums.chunks_exact_mut(2).zip(values) {
-                    for (sum, weight) in sums.iter_mut().zip(weights) {
+                for (sums, weight) in sums.chunks_exact_mut(COLUMNS).zip(weights) {
+                    for (sum, value) in sums.iter_mut().zip(values) {
                         *sum = smlad(*value, *weight, sum.cast_unsigned()).cast_signed();
                     }
                 }
@@ -112,14 +112,14 @@ macro_rules! wide_pair {
             "ldr r12, [r0, #16*", $pair, "+4]\n",
             "ldr lr, [r0, #16*", $pair, "+8]\n",
             $multiply, " r4, r12, r2", $a, "\n",
-            $multiply, " r5, r12, r3", $b, "\n",
-            $multiply, " r6, lr, r2", $c, "\n",
-            $multiply, " r7, lr, r3", $d, "\n",
+            $multiply, " r8, r12, r3", $e, "\n",
+            $multiply, " r5, lr, r2", $b, "\n",
+            $multiply, " r9, lr, r3", $f, "\n",
             "ldr r12, [r0, #16*", $pair, "+12]\n",
             "ldr lr, [r0, #16*", $pair, "+16]", $on, "\n",
-            $multiply, " r8, r12, r2", $e, "\n",
-            $multiply, " r9, r12, r3", $f, "\n",
-            $multiply, " r10, lr, r2", $g, "\n",
+            $multiply, " r6, r12, r2", $c, "\n",
+            $multiply, " r10, r12, r3", $g, "\n",
+            $multiply, " r7, lr, r2", $d, "\n",
             $multiply, " r11, lr, r3", $h, "\n",
         )
     };
@@ -206,9 +206,9 @@ macro_rules! packed_pair {
             "sxtb16 r3, r2\n",
             "sxtb16 r2, r2, ror #8\n",
             "smlad r4, r12, r3, r4\n",
-            "smlad r5, r12, r2, r5\n",
-            "smlad r6, lr, r3, r6\n",
-            "smlad r7, lr, r2, r7\n",
+            "smlad r8, r12, r2, r8\n",
+            "smlad r5, lr, r3, r5\n",
+            "smlad r9, lr, r2, r9\n",
             "ldr.w r12, [r0, #16*",
             $pair,
             "+12]\n",
@@ -217,9 +217,9 @@ macro_rules! packed_pair {
             "+16]",
             $on,
             "\n",
-            "smlad r8, r12, r3, r8\n",
-            "smlad r9, r12, r2, r9\n",
-            "smlad r10, lr, r3, r10\n",
+            "smlad r6, r12, r3, r6\n",
+            "smlad r10, r12, r2, r10\n",
+            "smlad r7, lr, r3, r7\n",
             "smlad r11, lr, r2, r11\n",
         )
     };

@@ -33,6 +33,9 @@ use crate::shape::{Shape, Window};
 /// Output rows and columns of a tile.
 const TILE: usize = 2;
 
+/// Outputs of four tiles and two channels in a row.
+const ROW_OUTPUTS: usize = 2 * COLUMNS * TILE;
+
 /// Pairs of channels that are transformed at a time.
 const PAIRS: usize = ROUND;
 
@@ -123,7 +126,7 @@ pub(crate) fn scratch_words(layer: &Conv2d<'_>, strip: usize, at_run_time: bool)
         true => (groups_of(layer, strip), form.weight_words(channels)),
         false => (1, 0),
     };
-    form.line_words() + groups * form.value_words(channels) + weights + form.sums()
+    form.line_words() + groups * form.value_words(channels) + weights + form.sums() + TILE * ROW_OUTPUTS
 }
 
 /// Groups of tiles in a row of tiles.
@@ -241,7 +244,7 @@ pub(crate) fn conv2d(
 ) {
     let form = Form::of(&layer.window);
     let epilogue = Epilogue::new(layer, addition, form.scale_bits);
-    let (channels, outputs) = (usize::from(layer.input.channels), usize::from(layer.output.channels));
+    let (channels, channels_out) = (usize::from(layer.input.channels), usize::from(layer.output.channels));
     let at_run_time = layer.algorithm == Algorithm::WinogradAtRunTime;
     let across = groups_across(layer).max(1);
     let groups = across * output.len().div_ceil(TILE);
@@ -249,10 +252,12 @@ pub(crate) fn conv2d(
     let value_words = form.value_words(channels).max(1);
 
     let Some((sums, rest)) = scratch.split_at_mut_checked(form.sums()) else { return };
+    let Some((outputs, rest)) = rest.split_at_mut_checked(TILE * ROW_OUTPUTS) else { return };
     let Some((lines, rest)) = rest.split_at_mut_checked(form.line_words()) else { return };
     let here = if at_run_time { two } else { 0 };
     let Some((weights_here, values)) = rest.split_at_mut_checked(here) else { return };
     let sums: &mut [i32] = bytemuck::cast_slice_mut(sums);
+    let outputs: &mut [i32] = bytemuck::cast_slice_mut(outputs);
     let weights: &[u32] = bytemuck::try_cast_slice(layer.weights).unwrap_or_default();
     // at run time the weights of two channels serve all groups, else a group's values all channels
     let batch = if at_run_time { groups.max(1) } else { 1 };
@@ -274,13 +279,12 @@ pub(crate) fn conv2d(
             let values = values.chunks_exact(value_words);
             for (group, values) in (first..groups.min(first + batch)).zip(values) {
                 multiply(&form, values, weights, channels, sums);
-                form.outputs(sums, *bias);
+                form.outputs(sums, *bias, outputs);
                 let (down, right) = (group / across, group % across);
-                let rows = output.iter_mut().skip(TILE * down).take(TILE);
-                // two slots for each row: its even and its odd columns
-                for (row, sums) in rows.zip(sums.chunks_exact(4 * COLUMNS)) {
+                let rows = output.get_mut(TILE * down..).unwrap_or_default();
+                for (row, outputs) in rows.iter_mut().zip(outputs.as_chunks::<ROW_OUTPUTS>().0) {
                     let place = (right * COLUMNS * TILE, 2 * pair);
-                    epilogue.store(sums, TILE, row, place, outputs);
+                    epilogue.store(outputs, COLUMNS * TILE, row, place, (2, channels_out));
                 }
             }
         }
@@ -333,29 +337,14 @@ fn transform(
         #[allow(unsafe_code)]
         unsafe {
             let to = values.as_mut_ptr().add(COLUMNS * PAIRS * chunk);
+            let columns = Columns { patch, padding, left, width };
             match form.stride {
                 1 => {
-                    transform_columns::<4>(
-                        form,
-                        &patch,
-                        padding,
-                        left,
-                        width,
-                        lines.as_mut_ptr(),
-                        |[d0, d1, d2, d3]| [ssub16(d0, d2), sadd16(d1, d2), ssub16(d2, d1), ssub16(d1, d3)],
-                    );
+                    columns.transform::<4>(form.columns, lines.as_mut_ptr(), columns_stride_1);
                     transform_rows_1(lines.as_ptr(), to, step);
                 }
                 _ => {
-                    transform_columns::<5>(
-                        form,
-                        &patch,
-                        padding,
-                        left,
-                        width,
-                        lines.as_mut_ptr(),
-                        |[d0, d1, d2, d3, d4]| [ssub16(d0, d2), d2, ssub16(d4, d2), d1, d3],
-                    );
+                    columns.transform::<5>(form.columns, lines.as_mut_ptr(), columns_stride_2);
                     transform_rows_2(lines.as_ptr(), to, step);
                 }
             }
@@ -366,37 +355,88 @@ fn transform(
 /// Most rows under a tile.
 const MAX_ROWS: usize = 5;
 
-/// B^T patch of sixteen channels: for each column, for each pair of channels, the rows.
-#[inline(always)]
-#[allow(unsafe_code)]
-unsafe fn transform_columns<const ROWS: usize>(
-    form: &Form,
-    patch: &[(*const i8, usize); MAX_ROWS],
+/// Where sixteen channels of the input under a group of tiles lie.
+struct Columns {
+    /// The first pixel of each row, and how far it is to the next.
+    patch: [(*const i8, usize); MAX_ROWS],
     padding: *const i8,
     left: isize,
     width: usize,
-    mut to: *mut u32,
-    column: impl Fn([u32; ROWS]) -> [u32; ROWS],
-) {
-    for x in (left..).take(form.columns) {
-        let x = usize::try_from(x).ok().filter(|x| *x < width);
-        let from: [*const i8; ROWS] = core::array::from_fn(|row| match (x, patch.get(row)) {
-            (Some(x), Some((start, step))) => start.wrapping_add(x * step),
-            _ => padding,
-        });
-        for word in 0..PAIRS / 2 {
-            // SAFETY: the caller's.
-            unsafe {
-                let words = from.map(|from| from.cast::<u32>().add(word).read_unaligned());
-                for (row, value) in column(words.map(sxtb16)).into_iter().enumerate() {
-                    to.add(row).write(value);
+}
+
+impl Columns {
+    /// B^T patch: for each column, for each pair of channels, the rows.
+    #[inline(always)]
+    #[allow(unsafe_code)]
+    unsafe fn transform<const ROWS: usize>(
+        &self,
+        columns: usize,
+        mut to: *mut u32,
+        column: unsafe fn(&[*const u32; MAX_ROWS], usize, *mut u32),
+    ) {
+        for x in (self.left..).take(columns) {
+            let mut from = [self.padding.cast::<u32>(); MAX_ROWS];
+            if let Some(x) = usize::try_from(x).ok().filter(|x| *x < self.width) {
+                for (from, (start, step)) in from.iter_mut().zip(self.patch) {
+                    *from = start.wrapping_add(x * step).cast();
                 }
-                for (row, value) in column(words.map(sxtb16_ror8)).into_iter().enumerate() {
-                    to.add(ROWS + row).write(value);
+            }
+            for word in 0..PAIRS / 2 {
+                // SAFETY: the caller's.
+                unsafe {
+                    column(&from, word, to);
+                    to = to.add(2 * ROWS);
                 }
-                to = to.add(2 * ROWS);
             }
         }
+    }
+}
+
+/// Stride 1: four rows of a word, twice two channels.
+#[inline(always)]
+#[allow(unsafe_code)]
+unsafe fn columns_stride_1(from: &[*const u32; MAX_ROWS], word: usize, to: *mut u32) {
+    let put = |to: *mut u32, d0, d1, d2, d3| {
+        // SAFETY: the caller's.
+        unsafe {
+            to.write(ssub16(d0, d2));
+            to.add(1).write(sadd16(d1, d2));
+            to.add(2).write(ssub16(d2, d1));
+            to.add(3).write(ssub16(d1, d3));
+        }
+    };
+    // SAFETY: the caller's.
+    unsafe {
+        let [d0, d1, d2, d3, _] = from;
+        let (d0, d1) = (d0.add(word).read_unaligned(), d1.add(word).read_unaligned());
+        let (d2, d3) = (d2.add(word).read_unaligned(), d3.add(word).read_unaligned());
+        put(to, sxtb16(d0), sxtb16(d1), sxtb16(d2), sxtb16(d3));
+        put(to.add(4), sxtb16_ror8(d0), sxtb16_ror8(d1), sxtb16_ror8(d2), sxtb16_ror8(d3));
+    }
+}
+
+/// Stride 2: five rows of a word, twice two channels.
+#[inline(always)]
+#[allow(unsafe_code)]
+unsafe fn columns_stride_2(from: &[*const u32; MAX_ROWS], word: usize, to: *mut u32) {
+    let put = |to: *mut u32, d0, d1, d2, d3, d4| {
+        // SAFETY: the caller's.
+        unsafe {
+            to.write(ssub16(d0, d2));
+            to.add(1).write(d2);
+            to.add(2).write(ssub16(d4, d2));
+            to.add(3).write(d1);
+            to.add(4).write(d3);
+        }
+    };
+    // SAFETY: the caller's.
+    unsafe {
+        let [d0, d1, d2, d3, d4] = from;
+        let (d0, d1) = (d0.add(word).read_unaligned(), d1.add(word).read_unaligned());
+        let (d2, d3) = (d2.add(word).read_unaligned(), d3.add(word).read_unaligned());
+        let d4 = d4.add(word).read_unaligned();
+        put(to, sxtb16(d0), sxtb16(d1), sxtb16(d2), sxtb16(d3), sxtb16(d4));
+        put(to.add(5), sxtb16_ror8(d0), sxtb16_ror8(d1), sxtb16_ror8(d2), sxtb16_ror8(d3), sxtb16_ror8(d4));
     }
 }
 
@@ -412,15 +452,18 @@ unsafe fn transform_rows_1(lines: *const u32, to: *mut u32, step: usize) {
             for _ in 0..PAIRS {
                 let at = |column: usize| from.add(PAIRS * ROWS * column).read();
                 let [to0, to1, to2, to3] = [to, to.add(step), to.add(2 * step), to.add(3 * step)];
-                let (mut c0, mut c1) = (at(0), at(1));
-                for tile in 0..COLUMNS {
+                let tile = |tile: usize, c0, c1| {
                     let (c2, c3) = (at(2 * tile + 2), at(2 * tile + 3));
                     to0.add(tile).write(ssub16(c0, c2));
                     to1.add(tile).write(sadd16(c1, c2));
                     to2.add(tile).write(ssub16(c2, c1));
                     to3.add(tile).write(ssub16(c1, c3));
-                    (c0, c1) = (c2, c3);
-                }
+                    (c2, c3)
+                };
+                let (c0, c1) = tile(0, at(0), at(1));
+                let (c0, c1) = tile(1, c0, c1);
+                let (c0, c1) = tile(2, c0, c1);
+                tile(3, c0, c1);
                 (from, to) = (from.add(ROWS), to.wrapping_add(COLUMNS));
             }
         }
@@ -439,70 +482,103 @@ unsafe fn transform_rows_2(lines: *const u32, to: *mut u32, step: usize) {
             let mut to = slots.map(|slot| to.add(usize::from(slot) * step));
             for _ in 0..PAIRS {
                 let at = |column: usize| from.add(PAIRS * ROWS * column).read();
-                let mut c0 = at(0);
-                for tile in 0..COLUMNS {
-                    let (c1, c2, c3, c4) =
-                        (at(4 * tile + 1), at(4 * tile + 2), at(4 * tile + 3), at(4 * tile + 4));
+                let tile = |tile: usize, c0| {
+                    let (c1, c2) = (at(4 * tile + 1), at(4 * tile + 2));
                     to[0].add(tile).write(ssub16(c0, c2));
                     to[1].add(tile).write(c2);
-                    to[2].add(tile).write(ssub16(c4, c2));
                     to[3].add(tile).write(c1);
+                    let (c3, c4) = (at(4 * tile + 3), at(4 * tile + 4));
+                    to[2].add(tile).write(ssub16(c4, c2));
                     to[4].add(tile).write(c3);
-                    c0 = c4;
-                }
+                    c4
+                };
+                tile(3, tile(2, tile(1, tile(0, at(0)))));
                 from = from.add(ROWS);
-                to = to.map(|to| to.wrapping_add(COLUMNS));
+                for to in &mut to {
+                    *to = to.wrapping_add(COLUMNS);
+                }
             }
         }
     }
 }
 
 impl Form {
-    /// A^T sums A + bias of four tiles and two channels, in the first four slots: the four outputs of a
-    /// tile, row by row.
+    /// A^T sums A + bias of four tiles and two channels: for both rows, for both channels eight outputs.
     #[inline(never)]
-    fn outputs(&self, sums: &mut [i32], bias: [i32; 2]) {
-        if sums.len() < self.sums() {
+    fn outputs(&self, sums: &[i32], bias: [i32; 2], outputs: &mut [i32]) {
+        if sums.len() < self.sums() || outputs.len() < TILE * ROW_OUTPUTS {
             return;
         }
-        for column in 0..COLUMNS {
-            for (side, bias) in bias.into_iter().enumerate() {
-                // SAFETY: a word of each slot.
+        for channel in 0..2 {
+            let bias = bias[channel] << self.scale_bits;
+            for column in COLUMNS * channel..COLUMNS * (channel + 1) {
+                // SAFETY: a word of each slot is read, two beside each other are written in both rows.
                 #[allow(unsafe_code)]
                 unsafe {
-                    let sums = sums.as_mut_ptr().add(2 * column + side);
-                    let at = |slot: usize| sums.add(8 * slot).read();
-                    let values = match self.stride {
-                        1 => outputs_stride_1(at, bias << self.scale_bits),
-                        _ => outputs_stride_2(at, bias),
+                    let (sums, to) = (sums.as_ptr().add(column), outputs.as_mut_ptr().add(TILE * column));
+                    let [a, b, c, d] = match self.stride {
+                        1 => outputs_stride_1(sums, bias),
+                        _ => outputs_stride_2(|slot| sums.add(8 * slot).read(), bias),
                     };
-                    for (slot, value) in values.into_iter().enumerate() {
-                        sums.add(8 * slot).write(value);
-                    }
+                    to.write(a);
+                    to.add(1).write(b);
+                    to.add(ROW_OUTPUTS).write(c);
+                    to.add(ROW_OUTPUTS + 1).write(d);
                 }
             }
         }
     }
 }
 
-/// The four outputs of a tile, row by row, four times too large.
+/// The four outputs of a tile, row by row, four times too large; `sums` are the slots' words, eight apart.
+#[cfg(skipstone_dsp)]
 #[inline(always)]
-fn outputs_stride_1(at: impl Fn(usize) -> i32, bias: i32) -> [i32; 4] {
+#[allow(unsafe_code)]
+unsafe fn outputs_stride_1(sums: *const i32, bias: i32) -> [i32; 4] {
+    let [y0, y1, y2, y3]: [i32; 4];
+    // SAFETY: the caller's: sixteen words are read.
+    unsafe {
+        core::arch::asm!(
+            "ldr {a}, [{sums}, #128]", "ldr {b}, [{sums}, #160]", "ldr {c}, [{sums}, #192]", "ldr {d}, [{sums}, #224]",
+            "add {a}, {a}, {bias}",
+            "add {a}, {a}, {b}", "add {a}, {a}, {c}", // the second row: both columns in a and b
+            "add {b}, {b}, {bias}",
+            "sub {b}, {b}, {c}", "sub {b}, {b}, {d}",
+            "ldr {c}, [{sums}, #256]", "ldr {d}, [{sums}, #288]", "ldr {y0}, [{sums}, #320]", "ldr {y1}, [{sums}, #352]",
+            "add {c}, {c}, {d}", "add {c}, {c}, {y0}", // the third: c and d
+            "sub {d}, {d}, {y0}", "sub {d}, {d}, {y1}",
+            "add {y0}, {a}, {c}", "add {y1}, {b}, {d}", "sub {y2}, {a}, {c}", "sub {y3}, {b}, {d}",
+            "ldr {a}, [{sums}]", "ldr {b}, [{sums}, #32]", "ldr {c}, [{sums}, #64]", "ldr {d}, [{sums}, #96]",
+            "add {y0}, {y0}, {a}", "add {y0}, {y0}, {b}", "add {y0}, {y0}, {c}",
+            "add {y1}, {y1}, {b}", "sub {y1}, {y1}, {c}", "sub {y1}, {y1}, {d}",
+            "ldr {a}, [{sums}, #384]", "ldr {b}, [{sums}, #416]", "ldr {c}, [{sums}, #448]", "ldr {d}, [{sums}, #480]",
+            "sub {y2}, {y2}, {a}", "sub {y2}, {y2}, {b}", "sub {y2}, {y2}, {c}",
+            "sub {y3}, {y3}, {b}", "add {y3}, {y3}, {c}", "add {y3}, {y3}, {d}",
+            sums = in(reg) sums, bias = in(reg) bias,
+            a = out(reg) _, b = out(reg) _, c = out(reg) _, d = out(reg) _,
+            y0 = out(reg) y0, y1 = out(reg) y1, y2 = out(reg) y2, y3 = out(reg) y3,
+            options(pure, readonly, nostack, preserves_flags),
+        );
+    }
+    [y0, y1, y2, y3]
+}
+
+/// The four outputs of a tile, row by row, four times too large; `sums` are the slots' words, eight apart.
+#[cfg(not(skipstone_dsp))]
+#[inline(always)]
+#[allow(unsafe_code)]
+unsafe fn outputs_stride_1(sums: *const i32, bias: i32) -> [i32; 4] {
+    // SAFETY: the caller's: sixteen words are read.
+    let at = |slot: usize| unsafe { sums.add(8 * slot).read() };
     let row = |row: usize| {
         let (a, b, c, d) = (at(4 * row), at(4 * row + 1), at(4 * row + 2), at(4 * row + 3));
         [a.wrapping_add(b).wrapping_add(c), b.wrapping_sub(c).wrapping_sub(d)]
     };
-    let [s1, s2] = [row(1), row(2)];
-    let s1 = s1.map(|s1| s1.wrapping_add(bias));
-    let sum = [s1[0].wrapping_add(s2[0]), s1[1].wrapping_add(s2[1])];
-    let difference = [s1[0].wrapping_sub(s2[0]), s1[1].wrapping_sub(s2[1])];
-    let (s0, s3) = (row(0), row(3));
-    [
-        sum[0].wrapping_add(s0[0]),
-        sum[1].wrapping_add(s0[1]),
-        difference[0].wrapping_sub(s3[0]),
-        difference[1].wrapping_sub(s3[1]),
-    ]
+    let [s0, s1, s2, s3] = [row(0), row(1), row(2), row(3)];
+    let top = |column: usize| s0[column].wrapping_add(s1[column]).wrapping_add(s2[column]).wrapping_add(bias);
+    let bottom =
+        |column: usize| s1[column].wrapping_sub(s2[column]).wrapping_sub(s3[column]).wrapping_add(bias);
+    [top(0), top(1), bottom(0), bottom(1)]
 }
 
 /// The four outputs of a tile, row by row.
