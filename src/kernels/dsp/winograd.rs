@@ -167,57 +167,86 @@ fn transform_filter(filter: &[i8], form: &Form, channels: usize, channel: usize,
         unsafe {
             let taps = filter.as_ptr().add(4 * quad);
             let to = transformed.as_mut_ptr().add(4 * quad + channel);
-            for half in 0..2 {
-                let tap = |row: usize, column: usize| {
-                    let word = taps.add((3 * row + column) * channels).cast::<u32>().read_unaligned();
-                    if half == 0 { sxtb16(word) } else { sxtb16_ror8(word) }
-                };
-                let row = |row: usize| [tap(row, 0), tap(row, 1), tap(row, 2)];
-                let to = to.add(2 * half);
-                match form.stride {
-                    1 => transform_taps(row, channels, to),
-                    _ => transform_taps_polyphase(row, channels, to),
+            match form.stride {
+                1 => {
+                    transform_taps::<false>(taps, channels, to);
+                    transform_taps::<true>(taps, channels, to.add(2));
+                }
+                _ => {
+                    transform_taps_polyphase::<false>(taps, channels, to);
+                    transform_taps_polyphase::<true>(taps, channels, to.add(2));
                 }
             }
         }
     }
 }
 
+/// A row of taps, two channels of four: bytes 0 and 2, or 1 and 3.
+#[inline(always)]
+#[allow(unsafe_code)]
+unsafe fn taps<const ODD: bool>(from: *const i8, channels: usize, row: usize) -> [u32; 3] {
+    let tap = |column: usize| {
+        // SAFETY: the caller's: nine taps, `channels` bytes apart.
+        let word = unsafe { from.add((3 * row + column) * channels).cast::<u32>().read_unaligned() };
+        if ODD { sxtb16_ror8(word) } else { sxtb16(word) }
+    };
+    [tap(0), tap(1), tap(2)]
+}
+
 /// (2 G) g (2 G)^T of two channels at once: 16 words, `channels` apart.
 #[inline(always)]
 #[allow(unsafe_code)]
-unsafe fn transform_taps(row: impl Fn(usize) -> [u32; 3], channels: usize, mut to: *mut u32) {
-    let [first, second, third] = [row(0), row(1), row(2)];
-    let outer = each(first, third, sadd16);
-    let rows = [
-        each(first, first, sadd16),
-        each(outer, second, sadd16),
-        each(outer, second, ssub16),
-        each(third, third, sadd16),
-    ];
-    for [a, b, c] in rows {
+unsafe fn transform_taps<const ODD: bool>(from: *const i8, channels: usize, to: *mut u32) {
+    let put = |row: usize, [a, b, c]: [u32; 3]| {
         let outer = sadd16(a, c);
-        for word in [sadd16(a, a), sadd16(outer, b), ssub16(outer, b), sadd16(c, c)] {
-            // SAFETY: the caller's: 16 words, `channels` apart.
-            unsafe {
-                to.write(word);
-                to = to.wrapping_add(channels);
-            }
+        // SAFETY: the caller's: 16 words, `channels` apart.
+        unsafe {
+            let to = to.add(4 * row * channels);
+            to.write(sadd16(a, a));
+            to.add(channels).write(sadd16(outer, b));
+            to.add(2 * channels).write(ssub16(outer, b));
+            to.add(3 * channels).write(sadd16(c, c));
         }
+    };
+    // SAFETY: the caller's: nine taps, `channels` bytes apart.
+    unsafe {
+        let first = taps::<ODD>(from, channels, 0);
+        put(0, each(first, first, sadd16));
+        let third = taps::<ODD>(from, channels, 2);
+        put(3, each(third, third, sadd16));
+        let (outer, second) = (each(first, third, sadd16), taps::<ODD>(from, channels, 1));
+        put(1, each(outer, second, sadd16));
+        put(2, each(outer, second, ssub16));
     }
 }
 
 /// The taps for stride 2: 25 words, `channels` apart, in the order of [`SLOTS`].
 #[inline(always)]
 #[allow(unsafe_code)]
-unsafe fn transform_taps_polyphase(row: impl Fn(usize) -> [u32; 3], channels: usize, to: *mut u32) {
-    let [first, second, third] = [row(0), row(1), row(2)];
-    let rows = [first, each(first, third, sadd16), third, second, second];
-    for ([a, b, c], slots) in rows.into_iter().zip(SLOTS) {
-        for (word, slot) in [a, sadd16(a, c), c, b, b].into_iter().zip(slots) {
+unsafe fn transform_taps_polyphase<const ODD: bool>(from: *const i8, channels: usize, to: *mut u32) {
+    let put = |slots: [u8; 5], [a, b, c]: [u32; 3]| {
+        let put = |slot: u8, word: u32| {
             // SAFETY: the caller's: slots are below 25.
-            unsafe { to.add(usize::from(slot) * channels).write(word) };
-        }
+            unsafe { to.add(usize::from(slot) * channels).write(word) }
+        };
+        let [first, both, third, odd, odd_again] = slots;
+        put(first, a);
+        put(both, sadd16(a, c));
+        put(third, c);
+        put(odd, b);
+        put(odd_again, b);
+    };
+    // SAFETY: the caller's: nine taps, `channels` bytes apart.
+    unsafe {
+        let [first_slots, both_slots, third_slots, odd_slots, odd_slots_again] = SLOTS;
+        let first = taps::<ODD>(from, channels, 0);
+        put(first_slots, first);
+        let third = taps::<ODD>(from, channels, 2);
+        put(third_slots, third);
+        put(both_slots, each(first, third, sadd16));
+        let second = taps::<ODD>(from, channels, 1);
+        put(odd_slots, second);
+        put(odd_slots_again, second);
     }
 }
 
