@@ -94,7 +94,7 @@ pub(crate) fn conv2d(
     let epilogue = Epilogue::new(layer, addition, 0);
     let window = &layer.window;
     let (channels, outputs) = (usize::from(layer.input.channels), usize::from(layer.output.channels));
-    let [height, width] = window.kernel.map(usize::from);
+    let height = usize::from(window.kernel[0]);
     let rows_of_part = part_rows(window, channels);
     let twos = outputs.div_ceil(2);
     let Some((sums, rest)) = scratch.split_at_mut_checked(2 * COLUMNS * twos) else { return };
@@ -110,13 +110,15 @@ pub(crate) fn conv2d(
             let mut weights = weights;
             for rows in rows.chunks(rows_of_part) {
                 let pairs = 2 * run_words(window, channels, rows.len());
-                for column in 0..COLUMNS {
-                    widen(layer, rows, window.first_column(x + column), width, values, column, run);
+                if channels.is_multiple_of(4) {
+                    widen(layer, rows, x, values);
+                } else {
+                    gather(layer, rows, x, values, run);
                 }
                 packed(values, weights, sums, pairs);
                 weights = weights.get(pairs * twos..).unwrap_or_default();
             }
-            epilogue.store(sums, COLUMNS, row, (x, 0), (outputs, outputs));
+            epilogue.store::<1>(sums, row, x, 0, outputs);
         }
     }
 }
@@ -125,102 +127,114 @@ pub(crate) fn conv2d(
 #[inline(never)]
 fn begin(bias: &[i32], sums: &mut [i32]) {
     for (sums, bias) in sums.as_chunks_mut::<COLUMNS>().0.iter_mut().zip(bias) {
-        *sums = [*bias; COLUMNS];
+        let [a, b, c, d] = sums;
+        (*a, *b, *c, *d) = (*bias, *bias, *bias, *bias);
     }
 }
 
-/// Widens the part of a window that starts at column `left` of `rows` into column `column` of `values`.
+/// Widens a part of the windows of four pixels from `x` on; pixels are whole words.
 #[inline(never)]
-fn widen(
-    layer: &Conv2d<'_>,
-    rows: &[&[i8]],
-    left: isize,
-    width: usize,
-    values: &mut [u32],
-    column: usize,
-    run: &mut [u32],
-) {
-    let channels = layer.padding_pixel.len().max(1);
-    let start = usize::try_from(left).ok().map(|left| left * channels);
-    let inside = |row: &[i8]| start.is_some_and(|start| start + width * channels <= row.len());
-    let mut values = values.get_mut(column..).unwrap_or_default();
-    let mut rest: &mut [i8] = bytemuck::cast_slice_mut(run);
-    for row in rows {
-        let pieces = if inside(row) { 1 } else { width };
-        let len = width * channels / pieces.max(1);
-        for column in (left..).take(pieces) {
-            let from = usize::try_from(column).ok().and_then(|column| row.get(column * channels..));
-            let from = from.filter(|from| from.len() >= len).unwrap_or(layer.padding_pixel);
-            if rest.is_empty() {
-                values = spread(from.get(..len).unwrap_or_default(), values);
-            } else {
-                lay(from, len, rest);
-                rest = rest.get_mut(len..).unwrap_or_default();
-            }
-        }
+fn widen(layer: &Conv2d<'_>, rows: &[&[i8]], x: usize, values: &mut [u32]) {
+    let channels = layer.padding_pixel.len();
+    let width = usize::from(layer.window.kernel[1]);
+    let (pixel_words, words) = (channels / 4, width * channels / 4);
+    if values.len() < 2 * COLUMNS * words * rows.len() {
+        return;
     }
-    if let Some((_, run)) = run.split_last() {
-        spread(bytemuck::cast_slice(run), values);
-    }
-}
-
-/// Lays `len` bytes at the beginning of `to`, or a few more.
-#[inline(always)]
-fn lay(from: &[i8], len: usize, to: &mut [i8]) {
-    let words = len.div_ceil(4);
-    match (from.get(..4 * words), to.get_mut(..4 * words)) {
-        (Some(from), Some(to)) => {
-            for (to, from) in to.as_chunks_mut::<4>().0.iter_mut().zip(from.as_chunks::<4>().0) {
-                *to = *from;
-            }
-        }
-        _ => {
-            for (to, from) in to.iter_mut().zip(from).take(len) {
-                *to = *from;
-            }
-        }
-    }
-}
-
-/// Bytes as pairs of int16, four bytes to words 0 and 4 of eight; returns what lies behind the last eight.
-#[inline(always)]
-fn spread<'v>(bytes: &[i8], values: &'v mut [u32]) -> &'v mut [u32] {
-    let words = bytes.len() / 4;
-    if words == 0 || values.len() < 2 * COLUMNS * words - COLUMNS + 1 {
-        return &mut [];
-    }
-    // SAFETY: `words` words are read, and of as many eights words 0 and 4 are written.
+    let first = layer.window.first_column(x);
+    // SAFETY: `words` words are widened of each row, inside it or from the padding pixel, into as many
+    // eights of values for each of four columns.
     #[allow(unsafe_code)]
     unsafe {
-        let (mut from, mut to) = (bytes.as_ptr().cast::<u32>(), values.as_mut_ptr());
-        let end = from.add(words);
-        let one = |from: *const u32, to: *mut u32| {
+        let mut to = values.as_mut_ptr();
+        for row in rows {
+            let mut left = first;
+            for column in 0..COLUMNS {
+                let start = left.wrapping_mul(channels as isize);
+                if left >= 0 && start.cast_unsigned() + 4 * words <= row.len() {
+                    spread(row.as_ptr().offset(start), words, to.add(column));
+                } else {
+                    let mut to = to.add(column);
+                    for column in (left..).take(width) {
+                        let start = column.wrapping_mul(channels as isize);
+                        let inside = column >= 0 && start.cast_unsigned() + channels <= row.len();
+                        let from =
+                            if inside { row.as_ptr().offset(start) } else { layer.padding_pixel.as_ptr() };
+                        spread(from, pixel_words, to);
+                        to = to.wrapping_add(2 * COLUMNS * pixel_words);
+                    }
+                }
+                left += isize::from(layer.window.stride[1]);
+            }
+            to = to.wrapping_add(2 * COLUMNS * words);
+        }
+    }
+}
+
+/// As [`widen`], of any number of channels: each window's part is put together in `run` first.
+#[inline(never)]
+fn gather(layer: &Conv2d<'_>, rows: &[&[i8]], x: usize, values: &mut [u32], run: &mut [u32]) {
+    let channels = layer.padding_pixel.len();
+    let width = usize::from(layer.window.kernel[1]);
+    let words = (rows.len() * width * channels).div_ceil(4);
+    if values.len() < 2 * COLUMNS * words || run.len() < words {
+        return;
+    }
+    for column in 0..COLUMNS {
+        let left = layer.window.first_column(x + column);
+        let mut rest: &mut [i8] = bytemuck::cast_slice_mut(run);
+        for row in rows {
+            let start = usize::try_from(left).ok().map(|left| left * channels);
+            if let Some(from) = start.and_then(|start| row.get(start..start + width * channels + 3)) {
+                // up to three bytes more, over which the next row is laid
+                for (to, from) in rest.as_chunks_mut::<4>().0.iter_mut().zip(from.as_chunks::<4>().0) {
+                    *to = *from;
+                }
+            } else {
+                for (column, to) in (left..).zip(rest.chunks_exact_mut(channels.max(1)).take(width)) {
+                    let start = usize::try_from(column).ok().map(|column| column * channels);
+                    let from = start.and_then(|start| row.get(start..start + channels));
+                    for (to, from) in to.iter_mut().zip(from.unwrap_or(layer.padding_pixel)) {
+                        *to = *from;
+                    }
+                }
+            }
+            rest = rest.get_mut(width * channels..).unwrap_or_default();
+        }
+        // SAFETY: both have as many words.
+        #[allow(unsafe_code)]
+        unsafe {
+            spread(run.as_ptr().cast(), words, values.as_mut_ptr().add(column));
+        }
+    }
+}
+
+/// Bytes of `words` words as pairs of int16, four bytes to words 0 and 4 of eight.
+#[inline(always)]
+#[allow(unsafe_code)]
+unsafe fn spread(from: *const i8, words: usize, to: *mut u32) {
+    // SAFETY: the caller's.
+    unsafe {
+        let (mut from, mut to) = (from.cast::<u32>(), to);
+        let end = from.wrapping_add(words);
+        while words.is_multiple_of(4) && from != end {
+            let (a, b) = (from.read_unaligned(), from.add(1).read_unaligned());
+            let (c, d) = (from.add(2).read_unaligned(), from.add(3).read_unaligned());
+            to.write(sxtb16(a));
+            to.add(4).write(sxtb16_ror8(a));
+            to.add(8).write(sxtb16(b));
+            to.add(12).write(sxtb16_ror8(b));
+            to.add(16).write(sxtb16(c));
+            to.add(20).write(sxtb16_ror8(c));
+            to.add(24).write(sxtb16(d));
+            to.add(28).write(sxtb16_ror8(d));
+            (from, to) = (from.add(4), to.wrapping_add(8 * COLUMNS));
+        }
+        while from != end {
             let word = from.read_unaligned();
             to.write(sxtb16(word));
             to.add(COLUMNS).write(sxtb16_ror8(word));
-        };
-        while from != end {
-            if end.offset_from_unsigned(from) >= 4 {
-                let words = [
-                    from.read_unaligned(),
-                    from.add(1).read_unaligned(),
-                    from.add(2).read_unaligned(),
-                    from.add(3).read_unaligned(),
-                ];
-                to.write(sxtb16(words[0]));
-                to.add(4).write(sxtb16_ror8(words[0]));
-                to.add(8).write(sxtb16(words[1]));
-                to.add(12).write(sxtb16_ror8(words[1]));
-                to.add(16).write(sxtb16(words[2]));
-                to.add(20).write(sxtb16_ror8(words[2]));
-                to.add(24).write(sxtb16(words[3]));
-                to.add(28).write(sxtb16_ror8(words[3]));
-                (from, to) = (from.add(4), to.wrapping_add(8 * COLUMNS));
-            } else {
-                one(from, to);
-                (from, to) = (from.add(1), to.wrapping_add(2 * COLUMNS));
-            }
+            (from, to) = (from.add(1), to.wrapping_add(2 * COLUMNS));
         }
     }
-    values.get_mut(2 * COLUMNS * words..).unwrap_or_default()
 }

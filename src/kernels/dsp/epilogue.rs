@@ -19,6 +19,7 @@ pub(super) struct Epilogue<'a, 'l> {
     layer: &'l Conv2d<'a>,
     addition: Option<&'l Addition>,
     scale_bits: u8,
+    multipliers: &'a [i32],
     /// The short way, where there is one.
     short: Option<Short>,
 }
@@ -30,7 +31,7 @@ impl<'a, 'l> Epilogue<'a, 'l> {
     #[inline(never)]
     pub(super) fn new(layer: &'l Conv2d<'a>, addition: Option<&'l Addition>, scale_bits: u8) -> Self {
         let short = Self::short(layer, addition, scale_bits);
-        Epilogue { layer, addition, scale_bits, short }
+        Epilogue { layer, addition, scale_bits, multipliers: layer.requantize.multipliers(), short }
     }
 
     fn short(layer: &Conv2d<'_>, addition: Option<&Addition>, scale_bits: u8) -> Option<Short> {
@@ -69,28 +70,26 @@ impl<'a, 'l> Epilogue<'a, 'l> {
     }
 
     /// Rounds sums, and stores what of them lies inside `row`, whose pixels have `outputs` channels: for
-    /// each of `channels` from `channel` on, the sums of `pixels` pixels (in fours) from `x` on.
+    /// each of `channels` from `channel` on, the sums of `FOURS` times four pixels from `x` on.
     #[inline(never)]
-    pub(super) fn store(
+    pub(super) fn store<const FOURS: usize>(
         &self,
         sums: &[i32],
-        pixels: usize,
         row: &mut [i8],
-        (x, channel): (usize, usize),
-        (channels, outputs): (usize, usize),
+        x: usize,
+        channel: usize,
+        channels: usize,
     ) {
-        let end = channel + channels;
-        let whole = pixels.is_multiple_of(COLUMNS)
-            && end <= outputs
-            && (x + pixels) * outputs <= row.len()
-            && sums.len() >= channels * pixels;
-        let multipliers = self.layer.requantize.multipliers().get(channel..end).unwrap_or_default();
-        if let (true, Some(short)) = (whole && pixels > 0 && !multipliers.is_empty(), &self.short) {
+        let outputs = self.multipliers.len();
+        let (pixels, end) = (COLUMNS * FOURS, channel + channels);
+        let fits = end <= outputs && (x + pixels) * outputs <= row.len() && channels * pixels <= sums.len();
+        if let (true, Some(short)) = (fits && channels > 0, &self.short) {
             // SAFETY: there are as many sums and multipliers, and the last value lies inside the row.
             #[allow(unsafe_code)]
             unsafe {
                 let y = row.as_mut_ptr().add(x * outputs + channel);
-                return short.store(sums.as_ptr(), y, multipliers, pixels / COLUMNS, outputs);
+                let multipliers = self.multipliers.get_unchecked(channel..end);
+                return short.store(sums.as_ptr(), y, multipliers, FOURS, outputs);
             }
         }
         for (sums, channel) in sums.chunks_exact(pixels.max(1)).zip(channel..end.min(outputs)) {

@@ -60,38 +60,59 @@ pub(super) fn packed(values: &[u32], weights: &[u32], sums: &mut [i32], pairs: u
     }
 }
 
-/// Sums of products of int16 values and weights: eight sums (as above) for each group of `pairs` pairs, of which
-/// there are as many as `sums` has room for. `weights` has two words for each pair, one for each
-/// channel.
+/// Sums of products of int16 values and weights. Of each of `groups`, (number, slots), there are so many
+/// groups of eight sums (as above), each over so many slots of `pairs` pairs; all lie one after the other.
+/// `weights` has two words for each pair, one for each channel.
 ///
 /// `pairs` is a multiple of [`ROUND`]. Where it is not, or a slice is too short, nothing is done.
 #[inline(always)]
-pub(super) fn wide(values: &[u32], weights: &[u32], sums: &mut [i32], pairs: usize) {
-    let groups = sums.len() / 8;
-    let fits = values.len() >= COLUMNS * pairs * groups && weights.len() >= 2 * pairs * groups;
-    if !fits || pairs == 0 || !pairs.is_multiple_of(ROUND) {
+pub(super) fn wide(
+    groups: &[(usize, usize)],
+    pairs: usize,
+    values: &[u32],
+    weights: &[u32],
+    sums: &mut [i32],
+) {
+    if pairs == 0 || !pairs.is_multiple_of(ROUND) {
         return;
     }
-    #[cfg(skipstone_dsp)]
-    if groups > 0 {
-        // SAFETY: the slices hold what `groups` groups of at least one round read and write.
-        #[allow(unsafe_code)]
-        unsafe {
-            let end = sums.as_mut_ptr().add(8 * groups);
-            wide_m4(values.as_ptr(), weights.as_ptr(), sums.as_mut_ptr(), end, pairs / ROUND);
+    let (mut values, mut weights, mut sums) = (values, weights, sums);
+    for (number, slots) in groups {
+        let (pairs, all) = (slots * pairs, number * slots * pairs);
+        let (Some((here, values_later)), Some((weights_here, weights_later)), Some((sums_here, sums_later))) = (
+            values.split_at_checked(COLUMNS * all),
+            weights.split_at_checked(2 * all),
+            core::mem::take(&mut sums).split_at_mut_checked(2 * COLUMNS * number),
+        ) else {
+            return;
+        };
+        #[cfg(skipstone_dsp)]
+        if all > 0 {
+            // SAFETY: the slices hold what `number` groups of at least one round read and write.
+            #[allow(unsafe_code)]
+            unsafe {
+                let sums = sums_here.as_mut_ptr();
+                let end = sums.add(2 * COLUMNS * number);
+                wide_m4(here.as_ptr(), weights_here.as_ptr(), sums, end, pairs / ROUND);
+            }
         }
+        #[cfg(not(skipstone_dsp))]
+        wide_twin(here, weights_here, sums_here, pairs);
+        (values, weights, sums) = (values_later, weights_later, sums_later);
     }
-    #[cfg(not(skipstone_dsp))]
-    {
-        use super::primitives::smlad;
-        let groups = values.chunks_exact(COLUMNS * pairs).zip(weights.chunks_exact(2 * pairs));
-        for (sums, (values, weights)) in sums.chunks_exact_mut(8).zip(groups) {
-            sums.fill(0);
-            for (values, weights) in values.chunks_exact(COLUMNS).zip(weights.chunks_exact(2)) {
-                for (sums, weight) in sums.chunks_exact_mut(COLUMNS).zip(weights) {
-                    for (sum, value) in sums.iter_mut().zip(values) {
-                        *sum = smlad(*value, *weight, sum.cast_unsigned()).cast_signed();
-                    }
+}
+
+/// The portable twin of [`wide_m4`].
+#[cfg(not(skipstone_dsp))]
+fn wide_twin(values: &[u32], weights: &[u32], sums: &mut [i32], pairs: usize) {
+    use super::primitives::smlad;
+    let groups = values.chunks_exact((COLUMNS * pairs).max(1)).zip(weights.chunks_exact((2 * pairs).max(1)));
+    for (sums, (values, weights)) in sums.chunks_exact_mut(2 * COLUMNS).zip(groups) {
+        sums.fill(0);
+        for (values, weights) in values.chunks_exact(COLUMNS).zip(weights.chunks_exact(2)) {
+            for (sums, weight) in sums.chunks_exact_mut(COLUMNS).zip(weights) {
+                for (sum, value) in sums.iter_mut().zip(values) {
+                    *sum = smlad(*value, *weight, sum.cast_unsigned()).cast_signed();
                 }
             }
         }

@@ -273,7 +273,7 @@ pub(crate) fn conv2d(
 ) {
     let form = Form::of(&layer.window);
     let epilogue = Epilogue::new(layer, addition, form.scale_bits);
-    let (channels, channels_out) = (usize::from(layer.input.channels), usize::from(layer.output.channels));
+    let channels = usize::from(layer.input.channels);
     let at_run_time = layer.algorithm == Algorithm::WinogradAtRunTime;
     let across = groups_across(layer).max(1);
     let groups = across * output.len().div_ceil(TILE);
@@ -307,30 +307,15 @@ pub(crate) fn conv2d(
             };
             let values = values.chunks_exact(value_words);
             for (group, values) in (first..groups.min(first + batch)).zip(values) {
-                multiply(&form, values, weights, channels, sums);
+                wide(form.groups, channels / 2, values, weights, sums);
                 form.outputs(sums, *bias, outputs);
                 let (down, right) = (group / across, group % across);
                 let rows = output.get_mut(TILE * down..).unwrap_or_default();
                 for (row, outputs) in rows.iter_mut().zip(outputs.as_chunks::<ROW_OUTPUTS>().0) {
-                    let place = (right * COLUMNS * TILE, 2 * pair);
-                    epilogue.store(outputs, COLUMNS * TILE, row, place, (2, channels_out));
+                    epilogue.store::<TILE>(outputs, row, right * COLUMNS * TILE, 2 * pair, 2);
                 }
             }
         }
-    }
-}
-
-/// All groups of products of four tiles and two output channels.
-#[inline(always)]
-fn multiply(form: &Form, values: &[u32], weights: &[u32], channels: usize, sums: &mut [i32]) {
-    let (mut values, mut weights, mut sums) = (values, weights, sums);
-    for (groups, slots) in form.groups {
-        let pairs = slots * channels / 2;
-        let Some((now, later)) = core::mem::take(&mut sums).split_at_mut_checked(8 * groups) else { return };
-        wide(values, weights, now, pairs);
-        sums = later;
-        values = values.get(COLUMNS * pairs * groups..).unwrap_or_default();
-        weights = weights.get(2 * pairs * groups..).unwrap_or_default();
     }
 }
 
@@ -401,30 +386,25 @@ impl Columns {
         &self,
         columns: usize,
         mut to: *mut u32,
-        column: unsafe fn(&[*const u32; MAX_ROWS], usize, *mut u32),
+        column: unsafe fn([*const u32; MAX_ROWS], *mut u32),
     ) {
         for x in (self.left..).take(columns) {
-            let mut from = [self.padding.cast::<u32>(); MAX_ROWS];
-            if let Some(x) = usize::try_from(x).ok().filter(|x| *x < self.width) {
-                for (from, (start, step)) in from.iter_mut().zip(self.patch) {
-                    *from = start.wrapping_add(x * step).cast();
-                }
-            }
-            for word in 0..PAIRS / 2 {
-                // SAFETY: the caller's.
-                unsafe {
-                    column(&from, word, to);
-                    to = to.add(2 * ROWS);
-                }
-            }
+            let inside = (0..self.width.cast_signed()).contains(&x);
+            let at = |row: usize| match self.patch.get(row) {
+                Some((start, step)) if inside => start.wrapping_add(x.cast_unsigned() * step).cast(),
+                _ => self.padding.cast(),
+            };
+            // SAFETY: the caller's.
+            unsafe { column([at(0), at(1), at(2), at(3), at(4)], to) };
+            to = to.wrapping_add(PAIRS * ROWS);
         }
     }
 }
 
-/// Stride 1: four rows of a word, twice two channels.
+/// Stride 1: four rows of sixteen channels, each word twice two channels.
 #[inline(always)]
 #[allow(unsafe_code)]
-unsafe fn columns_stride_1(from: &[*const u32; MAX_ROWS], word: usize, to: *mut u32) {
+unsafe fn columns_stride_1([mut d0, mut d1, mut d2, mut d3, _]: [*const u32; MAX_ROWS], mut to: *mut u32) {
     let put = |to: *mut u32, d0, d1, d2, d3| {
         // SAFETY: the caller's.
         unsafe {
@@ -434,20 +414,23 @@ unsafe fn columns_stride_1(from: &[*const u32; MAX_ROWS], word: usize, to: *mut 
             to.add(3).write(ssub16(d1, d3));
         }
     };
-    // SAFETY: the caller's.
-    unsafe {
-        let [d0, d1, d2, d3, _] = from;
-        let (d0, d1) = (d0.add(word).read_unaligned(), d1.add(word).read_unaligned());
-        let (d2, d3) = (d2.add(word).read_unaligned(), d3.add(word).read_unaligned());
-        put(to, sxtb16(d0), sxtb16(d1), sxtb16(d2), sxtb16(d3));
-        put(to.add(4), sxtb16_ror8(d0), sxtb16_ror8(d1), sxtb16_ror8(d2), sxtb16_ror8(d3));
+    for _ in 0..PAIRS / 2 {
+        // SAFETY: the caller's.
+        unsafe {
+            let (a, b) = (d0.read_unaligned(), d1.read_unaligned());
+            let (c, d) = (d2.read_unaligned(), d3.read_unaligned());
+            put(to, sxtb16(a), sxtb16(b), sxtb16(c), sxtb16(d));
+            put(to.add(4), sxtb16_ror8(a), sxtb16_ror8(b), sxtb16_ror8(c), sxtb16_ror8(d));
+        }
+        (d0, d1, d2, d3) = (d0.wrapping_add(1), d1.wrapping_add(1), d2.wrapping_add(1), d3.wrapping_add(1));
+        to = to.wrapping_add(8);
     }
 }
 
-/// Stride 2: five rows of a word, twice two channels.
+/// Stride 2: five rows of sixteen channels, each word twice two channels.
 #[inline(always)]
 #[allow(unsafe_code)]
-unsafe fn columns_stride_2(from: &[*const u32; MAX_ROWS], word: usize, to: *mut u32) {
+unsafe fn columns_stride_2(from: [*const u32; MAX_ROWS], mut to: *mut u32) {
     let put = |to: *mut u32, d0, d1, d2, d3, d4| {
         // SAFETY: the caller's.
         unsafe {
@@ -458,14 +441,17 @@ unsafe fn columns_stride_2(from: &[*const u32; MAX_ROWS], word: usize, to: *mut 
             to.add(4).write(d3);
         }
     };
-    // SAFETY: the caller's.
-    unsafe {
-        let [d0, d1, d2, d3, d4] = from;
-        let (d0, d1) = (d0.add(word).read_unaligned(), d1.add(word).read_unaligned());
-        let (d2, d3) = (d2.add(word).read_unaligned(), d3.add(word).read_unaligned());
-        let d4 = d4.add(word).read_unaligned();
-        put(to, sxtb16(d0), sxtb16(d1), sxtb16(d2), sxtb16(d3), sxtb16(d4));
-        put(to.add(5), sxtb16_ror8(d0), sxtb16_ror8(d1), sxtb16_ror8(d2), sxtb16_ror8(d3), sxtb16_ror8(d4));
+    for word in 0..PAIRS / 2 {
+        // SAFETY: the caller's.
+        unsafe {
+            let read = |from: *const u32| from.add(word).read_unaligned();
+            let [a, b, c, d, e] = from;
+            let (a, b, c, d, e) = (read(a), read(b), read(c), read(d), read(e));
+            put(to, sxtb16(a), sxtb16(b), sxtb16(c), sxtb16(d), sxtb16(e));
+            let to = to.add(5);
+            put(to, sxtb16_ror8(a), sxtb16_ror8(b), sxtb16_ror8(c), sxtb16_ror8(d), sxtb16_ror8(e));
+        }
+        to = to.wrapping_add(10);
     }
 }
 
@@ -538,22 +524,28 @@ impl Form {
         if sums.len() < self.sums() || outputs.len() < TILE * ROW_OUTPUTS {
             return;
         }
-        for channel in 0..2 {
-            let bias = bias[channel] << self.scale_bits;
-            for column in COLUMNS * channel..COLUMNS * (channel + 1) {
-                // SAFETY: a word of each slot is read, two beside each other are written in both rows.
-                #[allow(unsafe_code)]
-                unsafe {
-                    let (sums, to) = (sums.as_ptr().add(column), outputs.as_mut_ptr().add(TILE * column));
-                    let [a, b, c, d] = match self.stride {
+        // SAFETY: a word of each slot is read, two beside each other are written in both rows.
+        #[allow(unsafe_code)]
+        unsafe {
+            let put = |column: usize, [a, b, c, d]: [i32; 4], to: *mut i32| {
+                let to = to.add(TILE * column);
+                to.write(a);
+                to.add(1).write(b);
+                to.add(ROW_OUTPUTS).write(c);
+                to.add(ROW_OUTPUTS + 1).write(d);
+            };
+            let (mut sums, mut to) = (sums.as_ptr(), outputs.as_mut_ptr());
+            for bias in bias {
+                let bias = bias << self.scale_bits;
+                for column in 0..COLUMNS {
+                    let sums = sums.add(column);
+                    let outputs = match self.stride {
                         1 => outputs_stride_1(sums, bias),
                         _ => outputs_stride_2(|slot| sums.add(8 * slot).read(), bias),
                     };
-                    to.write(a);
-                    to.add(1).write(b);
-                    to.add(ROW_OUTPUTS).write(c);
-                    to.add(ROW_OUTPUTS + 1).write(d);
+                    put(column, outputs, to);
                 }
+                (sums, to) = (sums.add(COLUMNS), to.add(TILE * COLUMNS));
             }
         }
     }
