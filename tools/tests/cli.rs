@@ -149,6 +149,23 @@ fn convert_json_tells_what_inspect_tells() {
 }
 
 #[test]
+fn the_report_is_written_with_the_accuracy_on_labelled_images_and_replaced() {
+    let folder = TempDir::new().unwrap();
+    let (blob, page) = (folder.path().join("digits.skip"), folder.path().join("digits.html"));
+    let page_name = page.display().to_string();
+    let written = |more: &[&str]| {
+        let output = convert_digits(&blob, &[&["--quiet", "--report", &page_name], more].concat());
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        fs::read_to_string(&page).unwrap()
+    };
+    let calibration = written(&[]);
+    assert!(calibration.contains("the calibration images themselves"), "{calibration:.2000}");
+    let test = written(&["--evaluate", &model("digits-test.npz")]);
+    assert!(test.contains("99.72 %") && test.contains("99.44 %"), "{test:.2000}");
+    assert!(test.ends_with("</html>"));
+}
+
+#[test]
 fn a_conversion_gives_the_same_bytes_again() {
     let folder = TempDir::new().unwrap();
     let blob = folder.path().join("digits.skip");
@@ -294,6 +311,9 @@ fn wrong_files() -> TempDir {
     write("cut.npz", &npz[..npz.len() / 2]);
     let png = fs::read(models().join("cat.png")).unwrap();
     write("cut.png", &png[..png.len() / 2]);
+    let header = "{'descr': '|u1', 'fortran_order': False, 'shape': (1, 8, 8, 1), }";
+    let header = format!("{header:<117}\n");
+    write("unlabelled.npy", &[b"\x93NUMPY\x01\0\x76\0", header.as_bytes(), &[0; 64]].concat());
     write("three-labels.txt", b"a\nb\nc\n");
     write("latin1.txt", b"caf\xe9\n");
     fs::create_dir(folder.path().join("nothing")).unwrap();
@@ -459,6 +479,36 @@ const CASES: &[Case] = &[
         &["digits.safetensors: ", "is no blob", "another output"],
     ),
     ("convert digits.skip -o ./digits.skip --calibrate nothing", 1, &["digits.skip: ", "is an input"]),
+    (
+        "convert digits.toml -o d.skip --calibrate digits-calibration.npz --report digits.safetensors",
+        1,
+        &["digits.safetensors: ", "is no page", "another output"],
+    ),
+    (
+        "convert digits.toml -o d.skip --calibrate digits-calibration.npz --report ./digits-calibration.npz",
+        1,
+        &["digits-calibration.npz: ", "is an input"],
+    ),
+    (
+        "convert digits.toml -o d.html --calibrate digits-calibration.npz --report ./d.html",
+        1,
+        &["d.html: ", "the blob's", "another"],
+    ),
+    (
+        "convert digits.toml -o d.skip --calibrate digits-calibration.npz --evaluate digits-calibration.npz",
+        2,
+        &["--report"],
+    ),
+    (
+        "convert digits.toml -o d.skip --calibrate digits-calibration.npz --report d.html --evaluate nothing",
+        1,
+        &["nothing: "],
+    ),
+    (
+        "convert digits.toml -o d.skip --calibrate digits-calibration.npz --report d.html --evaluate unlabelled.npy",
+        1,
+        &["unlabelled.npy: ", "no labels", "--evaluate"],
+    ),
     ("preprocess digits.skip cut.png -o cut.png", 1, &["cut.png: ", "is an input"]),
     ("preprocess digits.skip @cat.png -o digits.skip", 1, &["digits.skip: ", "is an input"]),
     ("preprocess digits.skip @cat.png -o missing/cat.raw", 1, &["missing/cat.raw: ", "no folder missing"]),

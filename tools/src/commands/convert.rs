@@ -1,5 +1,6 @@
 //! `skipstone convert`: from a trained model and real images to a checked blob.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -243,6 +244,9 @@ pub(crate) fn execute(arguments: &Arguments) -> Result<()> {
         let inputs = [Some(model), Some(calibrate), arguments.labels.as_ref(), arguments.evaluate.as_ref()];
         check_output(page, &inputs.into_iter().flatten().map(PathBuf::as_path).collect::<Vec<_>>())?;
         check_replaced(page, b"<!DOCTYPE html>", "page")?;
+        if place(page) == place(output) {
+            bail!("{}: is the blob's name too\n  help: name another output for the report", page.display());
+        }
     }
     let Imported { network, notes } = import(model, &options(arguments)?)?;
     if let Some(given) = arguments.input
@@ -278,6 +282,12 @@ pub(crate) fn execute(arguments: &Arguments) -> Result<()> {
         return print_json(&outcome(output, &report, data.len(), &notes, layers));
     }
     if *quiet { Ok(()) } else { print(&describe(output, &report, layers)) }
+}
+
+/// Where a file is or will be, however it is spelled.
+fn place(path: &Path) -> Option<(PathBuf, &OsStr)> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Some((folder.canonicalize().ok()?, path.file_name()?))
 }
 
 /// Refuses to replace anything but what begins as an earlier output does: a model's weights, say, in a file
