@@ -346,19 +346,35 @@ impl Memory<'_> {
         node: &Node,
         step: Step,
     ) -> Option<()> {
+        let under = layer.window().rows(step.first, step.count, node.input_rows);
+        // every pair of slices is compared: few of them, as most steps have, take a fifth of the time
+        match 1 + usize::from(step.count) + under.clone().count() {
+            ..=8 => self.strip_of::<8, KERNELS>(layer, addition, node, step, under),
+            _ => self.strip_of::<{ MAX_STEP_ROWS + 1 }, KERNELS>(layer, addition, node, step, under),
+        }
+    }
+
+    /// As [`Memory::strip`], in at most `SLICES` slices of the arena: scratch memory, rows that are made,
+    /// and the rows `under` the windows.
+    fn strip_of<const SLICES: usize, const KERNELS: u16>(
+        &mut self,
+        layer: &Windowed<'_>,
+        addition: Option<&Addition>,
+        node: &Node,
+        step: Step,
+        under: impl Iterator<Item = Option<u16>>,
+    ) -> Option<()> {
         let input = self.segment.tensor(node.reads);
         let row_len = layer.input().row_len();
-        let mut ranges = [const { 0..0 }; MAX_STEP_ROWS + 1];
-        let count = usize::from(step.count);
-        let [scratch, rows @ ..] = &mut ranges;
+        let mut ranges = [const { 0..0 }; SLICES];
+        let (scratch, rows) = ranges.split_first_mut()?;
         if let Some(tensor) = node.scratch(step.first) {
             *scratch = self.plan.row(tensor, 0)?;
         }
-        let (outputs, inputs) = rows.split_at_mut_checked(count)?;
+        let (outputs, inputs) = rows.split_at_mut_checked(usize::from(step.count))?;
         for (range, row) in outputs.iter_mut().zip(step.first..) {
             *range = self.plan.row(node.output, row)?;
         }
-        let under = layer.window().rows(step.first, step.count, node.input_rows);
         let mut reads = 0;
         for (range, row) in inputs.iter_mut().zip(under) {
             reads += 1;
@@ -367,18 +383,19 @@ impl Memory<'_> {
                 *range = start..start + row_len;
             }
         }
-        let [scratch, rows @ ..] = self.arena.get_disjoint_mut(ranges).ok()?;
+        let mut slices = self.arena.get_disjoint_mut(ranges).ok()?;
+        let (scratch, rows) = slices.split_first_mut()?;
         let scratch = bytemuck::try_cast_slice_mut(scratch).ok()?;
-        let mut output = Vec::<&mut [i8], MAX_STEP_ROWS>::new();
-        let mut input = Vec::<&[i8], MAX_STEP_ROWS>::new();
-        for (index, row) in rows.into_iter().enumerate() {
-            if index < count {
-                output.push(bytemuck::cast_slice_mut(row)).ok()?;
-            } else {
-                input.push(bytemuck::cast_slice(row)).ok()?;
-            }
+        let (made, read) = rows.split_at_mut_checked(usize::from(step.count))?;
+        let mut output = Vec::<&mut [i8], SLICES>::new();
+        for row in made {
+            output.push(bytemuck::cast_slice_mut(row)).ok()?;
         }
-        kernels::strip::<KERNELS>(layer, addition, input.get(..reads)?, &mut output, scratch);
+        let mut input = Vec::<&[i8], SLICES>::new();
+        for row in read.iter().take(reads) {
+            input.push(bytemuck::cast_slice(row)).ok()?;
+        }
+        kernels::strip::<KERNELS>(layer, addition, &input, &mut output, scratch);
         Some(())
     }
 

@@ -109,7 +109,12 @@ impl Window {
 
     /// The input rows under the `count` output rows from `row` on, top to bottom; `None` is padding, or a
     /// row that a stride larger than the kernel leaps over.
-    pub fn rows(&self, row: u16, count: u16, input_height: u16) -> impl Iterator<Item = Option<u16>> + use<> {
+    pub fn rows(
+        &self,
+        row: u16,
+        count: u16,
+        input_height: u16,
+    ) -> impl Iterator<Item = Option<u16>> + Clone + use<> {
         let (stride, kernel) = (i32::from(self.stride[0]), i32::from(self.kernel[0]));
         let first = i32::from(row) * stride - i32::from(self.padding[0]);
         let end = first + (i32::from(count) - 1) * stride + kernel;
