@@ -269,10 +269,9 @@ pub(crate) fn conv2d(
             for _ in 0..batch {
                 wide(form.groups, channels / 2, values, weights, sums);
                 form.outputs(sums, *bias, outputs);
-                let rows = output.get_mut(place.y..).unwrap_or_default();
-                for (row, outputs) in rows.iter_mut().zip(outputs.as_chunks::<ROW_OUTPUTS>().0) {
-                    epilogue.store::<TILE>(outputs, row, place.x, 2 * pair, 2);
-                }
+                let (_, rows) = output.split_at_mut_checked(place.y).unwrap_or_default();
+                let rows = rows.chunks_mut(TILE).next().unwrap_or_default();
+                epilogue.store::<TILE>(outputs, rows, place.x, 2 * pair, 2);
                 place = place.next(width);
                 values = values.get(value_words..).unwrap_or_default();
             }
