@@ -118,7 +118,7 @@ pub(crate) fn conv2d(
                 packed(values, weights, sums, pairs);
                 weights = weights.get(pairs * twos..).unwrap_or_default();
             }
-            epilogue.store::<1>(sums, row, x, 0, outputs);
+            epilogue.store::<1>(sums, &mut [&mut **row], x, 0, outputs);
         }
     }
 }
@@ -185,9 +185,11 @@ fn gather(layer: &Conv2d<'_>, rows: &[&[i8]], x: usize, values: &mut [u32], run:
         let mut rest: &mut [i8] = bytemuck::cast_slice_mut(run);
         for row in rows {
             let start = usize::try_from(left).ok().map(|left| left * channels);
-            if let Some(from) = start.and_then(|start| row.get(start..start + width * channels + 3)) {
-                // up to three bytes more, over which the next row is laid
-                for (to, from) in rest.as_chunks_mut::<4>().0.iter_mut().zip(from.as_chunks::<4>().0) {
+            // up to three bytes more, over which the next row is laid
+            let len = (width * channels).next_multiple_of(4);
+            let from = start.and_then(|start| row.get(start..)?.get(..len));
+            if let (Some(from), Some(to)) = (from, rest.get_mut(..len)) {
+                for (to, from) in to.as_chunks_mut::<4>().0.iter_mut().zip(from.as_chunks::<4>().0) {
                     *to = *from;
                 }
             } else {

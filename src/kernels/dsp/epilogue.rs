@@ -69,33 +69,54 @@ impl<'a, 'l> Epilogue<'a, 'l> {
         }
     }
 
-    /// Rounds sums, and stores what of them lies inside `row`, whose pixels have `outputs` channels: for
-    /// each of `channels` from `channel` on, the sums of `FOURS` times four pixels from `x` on.
-    #[inline(never)]
+    /// Rounds sums, and stores what of them lies inside `rows`, one or two, whose pixels have the layer's
+    /// outputs: for each row, for each of `channels` from `channel` on, the sums of `FOURS` times four
+    /// pixels from `x` on.
+    #[inline(always)]
     pub(super) fn store<const FOURS: usize>(
         &self,
         sums: &[i32],
-        row: &mut [i8],
+        rows: &mut [&mut [i8]],
         x: usize,
         channel: usize,
         channels: usize,
     ) {
         let outputs = self.multipliers.len();
         let (pixels, end) = (COLUMNS * FOURS, channel + channels);
-        let fits = end <= outputs && (x + pixels) * outputs <= row.len() && channels * pixels <= sums.len();
-        if let (true, Some(short)) = (fits && channels > 0, &self.short) {
-            // SAFETY: there are as many sums and multipliers, and the last value lies inside the row.
-            #[allow(unsafe_code)]
-            unsafe {
-                let y = row.as_mut_ptr().add(x * outputs + channel);
-                let multipliers = self.multipliers.get_unchecked(channel..end);
-                return short.store(sums.as_ptr(), y, multipliers, FOURS, outputs);
+        let start = x * outputs + channel;
+        let reach = (x + pixels) * outputs;
+        let places = match rows {
+            [row] if reach <= row.len() => [row.as_mut_ptr().wrapping_add(start), core::ptr::null_mut()],
+            [top, bottom] if reach <= top.len() && reach <= bottom.len() => {
+                [top, bottom].map(|row| row.as_mut_ptr().wrapping_add(start))
             }
+            _ => [core::ptr::null_mut(); 2],
+        };
+        let fits = channels > 0 && end <= outputs && rows.len() * channels * pixels <= sums.len();
+        match &self.short {
+            Some(short) if fits && !places[0].is_null() => {
+                // SAFETY: there are as many sums and multipliers, and the last values lie inside the rows.
+                #[allow(unsafe_code)]
+                unsafe {
+                    let multipliers = self.multipliers.get_unchecked(channel..end);
+                    short.store(sums.as_ptr(), places, multipliers, FOURS, outputs);
+                }
+            }
+            _ => self.store_part(sums, rows, [pixels, x, channel, channels]),
         }
-        for (sums, channel) in sums.chunks_exact(pixels.max(1)).zip(channel..end.min(outputs)) {
-            for (sum, x) in sums.iter().zip(x..) {
-                if let Some(y) = row.get_mut(x * outputs + channel) {
-                    *y = self.finish(*sum, channel, *y);
+    }
+
+    /// As [`Epilogue::store`], value by value.
+    #[inline(never)]
+    fn store_part(&self, sums: &[i32], rows: &mut [&mut [i8]], [pixels, x, channel, channels]: [usize; 4]) {
+        let outputs = self.multipliers.len();
+        let mut sums = sums.chunks_exact(pixels.max(1));
+        for row in rows {
+            for (channel, sums) in (channel..channel + channels).zip(&mut sums) {
+                for (x, sum) in (x..).zip(sums) {
+                    if let (true, Some(y)) = (channel < outputs, row.get_mut(x * outputs + channel)) {
+                        *y = self.finish(*sum, channel, *y);
+                    }
                 }
             }
         }
@@ -124,24 +145,35 @@ impl Short {
     }
 
     /// Stores `fours` times four pixels, `outputs` bytes apart, of each channel that has a multiplier, the
-    /// first at `y`.
+    /// first at the first place; then as many at the second, if it is not null.
+    #[inline(always)]
     #[allow(unsafe_code)]
-    unsafe fn store(&self, sums: *const i32, y: *mut i8, multipliers: &[i32], fours: usize, outputs: usize) {
+    unsafe fn store(
+        &self,
+        sums: *const i32,
+        places: [*mut i8; 2],
+        multipliers: &[i32],
+        fours: usize,
+        outputs: usize,
+    ) {
         #[cfg(skipstone_dsp)]
         {
             let end = multipliers.as_ptr_range().end;
             let store = if self.joined { store_joined_m4 } else { store_plain_m4 };
             // SAFETY: the caller's.
-            unsafe { store(sums, y, multipliers.as_ptr(), end, fours, outputs, self) }
+            unsafe { store(sums, places[0], multipliers.as_ptr(), end, places[1], fours, outputs, self) }
         }
         #[cfg(not(skipstone_dsp))]
-        for (channel, multiplier) in multipliers.iter().enumerate() {
-            for pixel in 0..COLUMNS * fours {
-                // SAFETY: the caller's.
-                unsafe {
-                    let sum = sums.add(channel * COLUMNS * fours + pixel).read();
-                    let y = y.add(pixel * outputs + channel);
-                    y.write(self.finish(sum, *multiplier, if self.joined { y.read() } else { 0 }));
+        for (row, place) in places.into_iter().enumerate().filter(|(_, place)| !place.is_null()) {
+            for (channel, multiplier) in multipliers.iter().enumerate() {
+                let first = (row * multipliers.len() + channel) * COLUMNS * fours;
+                for pixel in 0..COLUMNS * fours {
+                    // SAFETY: the caller's.
+                    unsafe {
+                        let sum = sums.add(first + pixel).read();
+                        let y = place.add(pixel * outputs + channel);
+                        y.write(self.finish(sum, *multiplier, if self.joined { y.read() } else { 0 }));
+                    }
                 }
             }
         }
@@ -168,15 +200,17 @@ macro_rules! store_m4 {
             y: *mut i8,
             multipliers: *const i32,
             end: *const i32,
+            later: *mut i8,
             fours: usize,
             outputs: usize,
             short: *const Short,
         ) {
             core::arch::naked_asm!(
                 "push {{r0-r11, lr}}",       // sp + 4: output, + 8: multipliers, + 12: their end
-                "add r12, sp, #52",
+                "add r12, sp, #56",
                 "ldmia r12, {{r3, r4, r12}}",
                 "str r3, [sp]",              // fours
+                "str r2, [sp, #56]",         // the first multiplier
                 "ldmia r12, {{r5-r9}}",
                 "1:",                        // a channel
                 "ldrd r1, r11, [sp, #4]",
@@ -194,6 +228,14 @@ macro_rules! store_m4 {
                 "ldrd r2, r3, [sp, #8]",
                 "cmp r2, r3",
                 "bne 1b",
+                "ldr r1, [sp, #52]",         // the second row
+                "cbz r1, 3f",
+                "ldr r2, [sp, #56]",
+                "mov r10, #0",
+                "strd r1, r2, [sp, #4]",
+                "str r10, [sp, #52]",
+                "b 1b",
+                "3:",
                 "pop {{r0-r11, pc}}",
             )
         }

@@ -76,46 +76,53 @@ pub(super) fn wide(
     if pairs == 0 || !pairs.is_multiple_of(ROUND) {
         return;
     }
-    let (mut values, mut weights, mut sums) = (values, weights, sums);
-    for (number, slots) in groups {
-        let (pairs, all) = (slots * pairs, number * slots * pairs);
-        let (Some((here, values_later)), Some((weights_here, weights_later)), Some((sums_here, sums_later))) = (
-            values.split_at_checked(COLUMNS * all),
-            weights.split_at_checked(2 * all),
-            core::mem::take(&mut sums).split_at_mut_checked(2 * COLUMNS * number),
-        ) else {
-            return;
-        };
-        #[cfg(skipstone_dsp)]
-        if all > 0 {
-            // SAFETY: the slices hold what `number` groups of at least one round read and write.
-            #[allow(unsafe_code)]
-            unsafe {
-                let sums = sums_here.as_mut_ptr();
-                let end = sums.add(2 * COLUMNS * number);
-                wide_m4(here.as_ptr(), weights_here.as_ptr(), sums, end, pairs / ROUND);
-            }
+    let (all, blocks) = groups
+        .iter()
+        .fold((0, 0), |(all, blocks), (number, slots)| (all + number * slots * pairs, blocks + number));
+    if values.len() < COLUMNS * all || weights.len() < 2 * all || sums.len() < 2 * COLUMNS * blocks {
+        return;
+    }
+    // SAFETY: the slices hold what all groups, each of at least one round, read and write.
+    #[allow(unsafe_code)]
+    unsafe {
+        let (mut values, mut weights, mut sums) = (values.as_ptr(), weights.as_ptr(), sums.as_mut_ptr());
+        for (number, slots) in groups {
+            let (pairs, end) = (slots * pairs, sums.add(2 * COLUMNS * number));
+            wide_m4(values, weights, sums, end, pairs / ROUND);
+            values = values.add(COLUMNS * number * pairs);
+            weights = weights.add(2 * number * pairs);
+            sums = end;
         }
-        #[cfg(not(skipstone_dsp))]
-        wide_twin(here, weights_here, sums_here, pairs);
-        (values, weights, sums) = (values_later, weights_later, sums_later);
     }
 }
 
-/// The portable twin of [`wide_m4`].
+/// The portable twin.
 #[cfg(not(skipstone_dsp))]
-fn wide_twin(values: &[u32], weights: &[u32], sums: &mut [i32], pairs: usize) {
+#[allow(unsafe_code)]
+unsafe fn wide_m4(
+    mut values: *const u32,
+    mut weights: *const u32,
+    mut sums: *mut i32,
+    end: *mut i32,
+    rounds: usize,
+) {
     use super::primitives::smlad;
-    let groups = values.chunks_exact((COLUMNS * pairs).max(1)).zip(weights.chunks_exact((2 * pairs).max(1)));
-    for (sums, (values, weights)) in sums.chunks_exact_mut(2 * COLUMNS).zip(groups) {
-        sums.fill(0);
-        for (values, weights) in values.chunks_exact(COLUMNS).zip(weights.chunks_exact(2)) {
-            for (sums, weight) in sums.chunks_exact_mut(COLUMNS).zip(weights) {
-                for (sum, value) in sums.iter_mut().zip(values) {
-                    *sum = smlad(*value, *weight, sum.cast_unsigned()).cast_signed();
-                }
+    while sums != end {
+        let mut group = [0; 2 * COLUMNS];
+        for _ in 0..ROUND * rounds {
+            for (index, sum) in group.iter_mut().enumerate() {
+                // SAFETY: the caller's.
+                let (value, weight) =
+                    unsafe { (values.add(index % COLUMNS).read(), weights.add(index / COLUMNS).read()) };
+                *sum = smlad(value, weight, *sum);
             }
+            (values, weights) = (values.wrapping_add(COLUMNS), weights.wrapping_add(2));
         }
+        // SAFETY: the caller's.
+        unsafe {
+            sums.cast::<[u32; 2 * COLUMNS]>().write(group);
+        }
+        sums = sums.wrapping_add(2 * COLUMNS);
     }
 }
 

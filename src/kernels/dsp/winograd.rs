@@ -289,33 +289,57 @@ pub(crate) fn conv2d(
     let outputs: &mut [i32] = bytemuck::cast_slice_mut(outputs);
     let weights: &[u32] = bytemuck::try_cast_slice(layer.weights).unwrap_or_default();
     // at run time the weights of two channels serve all groups, else a group's values all channels
-    let batch = if at_run_time { groups.max(1) } else { 1 };
-    for first in (0..groups).step_by(batch) {
-        for (group, values) in (first..groups.min(first + batch)).zip(values.chunks_exact_mut(value_words)) {
-            let rows = input.get(group / across * TILE * form.stride..).unwrap_or_default();
-            transform(layer, &form, rows, group % across * COLUMNS * TILE, lines, values);
+    let batch = if at_run_time { groups } else { 1 };
+    let width = usize::from(layer.output.width);
+    let mut first = Place { x: 0, y: 0 };
+    while first.y < output.len() {
+        let (mut place, mut rest) = (first, &mut *values);
+        for _ in 0..batch {
+            let Some((here, later)) = rest.split_at_mut_checked(value_words) else { return };
+            let rows = input.get(place.y * form.stride..).unwrap_or_default();
+            transform(layer, &form, rows, place.x, lines, here);
+            (place, rest) = (place.next(width), later);
         }
+        let mut weights = weights;
         for (pair, bias) in layer.bias.as_chunks::<2>().0.iter().enumerate() {
-            let weights = if at_run_time {
+            if at_run_time {
                 let filters = layer.weights.chunks_exact((9 * channels).max(1));
                 for (channel, filter) in filters.skip(2 * pair).take(2).enumerate() {
                     transform_filter(filter, &form, channels, channel, weights_here);
                 }
-                &*weights_here
-            } else {
-                weights.get(two * pair..two * (pair + 1)).unwrap_or_default()
-            };
-            let values = values.chunks_exact(value_words);
-            for (group, values) in (first..groups.min(first + batch)).zip(values) {
+                weights = weights_here;
+            }
+            let (mut place, mut values) = (first, &*values);
+            for _ in 0..batch {
                 wide(form.groups, channels / 2, values, weights, sums);
                 form.outputs(sums, *bias, outputs);
-                let (down, right) = (group / across, group % across);
-                let rows = output.get_mut(TILE * down..).unwrap_or_default();
-                for (row, outputs) in rows.iter_mut().zip(outputs.as_chunks::<ROW_OUTPUTS>().0) {
-                    epilogue.store::<TILE>(outputs, row, right * COLUMNS * TILE, 2 * pair, 2);
-                }
+                let (_, rows) = output.split_at_mut_checked(place.y).unwrap_or_default();
+                let rows = rows.chunks_mut(TILE).next().unwrap_or_default();
+                epilogue.store::<TILE>(outputs, rows, place.x, 2 * pair, 2);
+                place = place.next(width);
+                values = values.get(value_words..).unwrap_or_default();
             }
+            weights = weights.get(two..).unwrap_or_default();
         }
+        for _ in 0..batch.max(1) {
+            first = first.next(width);
+        }
+    }
+}
+
+/// Where a group of tiles lies in a strip.
+#[derive(Clone, Copy)]
+struct Place {
+    x: usize,
+    y: usize,
+}
+
+impl Place {
+    /// The next group's.
+    #[inline(always)]
+    fn next(self, width: usize) -> Self {
+        let x = self.x + COLUMNS * TILE;
+        if x < width { Place { x, ..self } } else { Place { x: 0, y: self.y + TILE } }
     }
 }
 
@@ -527,8 +551,7 @@ impl Form {
         // SAFETY: a word of each slot is read, two beside each other are written in both rows.
         #[allow(unsafe_code)]
         unsafe {
-            let put = |column: usize, [a, b, c, d]: [i32; 4], to: *mut i32| {
-                let to = to.add(TILE * column);
+            let put = |[a, b, c, d]: [i32; 4], to: *mut i32| {
                 to.write(a);
                 to.add(1).write(b);
                 to.add(ROW_OUTPUTS).write(c);
@@ -536,16 +559,18 @@ impl Form {
             };
             let (mut sums, mut to) = (sums.as_ptr(), outputs.as_mut_ptr());
             for bias in bias {
-                let bias = bias << self.scale_bits;
-                for column in 0..COLUMNS {
-                    let sums = sums.add(column);
-                    let outputs = match self.stride {
-                        1 => outputs_stride_1(sums, bias),
-                        _ => outputs_stride_2(|slot| sums.add(8 * slot).read(), bias),
-                    };
-                    put(column, outputs, to);
+                let end = sums.add(COLUMNS);
+                if self.stride == 1 {
+                    while sums != end {
+                        put(outputs_stride_1(sums, bias << STRIDE_1.scale_bits), to);
+                        (sums, to) = (sums.add(1), to.add(TILE));
+                    }
+                } else {
+                    while sums != end {
+                        put(outputs_stride_2(|slot| sums.add(8 * slot).read(), bias), to);
+                        (sums, to) = (sums.add(1), to.add(TILE));
+                    }
                 }
-                (sums, to) = (sums.add(COLUMNS), to.add(TILE * COLUMNS));
             }
         }
     }
