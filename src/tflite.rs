@@ -132,8 +132,9 @@ fn saturating_rounding_doubling_high_mul(a: i32, b: i32) -> i32 {
         return i32::MAX;
     }
     let product = i64::from(a) * i64::from(b);
-    let nudge = if product >= 0 { 1 << 30 } else { 1 - (1 << 30) };
-    ((product + nudge) / (1 << 31)) as i32
+    // a shift rounds down; what a division would cost of a negative number's fraction goes on before it
+    let nudge = if product >= 0 { 1 << 30 } else { (1 - (1 << 30)) + ((1 << 31) - 1) };
+    ((product + nudge) >> 31) as i32
 }
 
 /// value / 2^exponent, rounded to nearest, halves away from zero.
