@@ -239,7 +239,9 @@ impl<'a, const TENSORS: usize, const KERNELS: u16> Executor<'a, TENSORS, KERNELS
     fn decode(&mut self, index: usize) -> Result<(), NewError> {
         let full = NewError::Tensors { given: TENSORS };
         if let Some(last) = self.nodes.last() {
-            self.input = last.output;
+            // field by field: a copy within the executor would link a memmove for it
+            let Tensor { rows, row_bytes, base, contiguous } = last.output;
+            self.input = Tensor { rows, row_bytes, base, contiguous };
         }
         self.nodes.clear();
         self.operations.clear();
