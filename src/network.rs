@@ -297,6 +297,25 @@ impl<'a, const TENSORS: usize> Executor<'a, TENSORS> {
     }
 }
 
+/// The parts of `bytes` at these ranges, in their order; `None` where two share a byte. Sorting the few
+/// ranges is quicker than a comparison of all pairs.
+fn disjoint<'b>(bytes: &'b mut [u8], ranges: &[Range<usize>]) -> Option<[&'b mut [u8]; MAX_STEP_ROWS + 1]> {
+    let mut sorted = Vec::<(usize, &Range<usize>), { MAX_STEP_ROWS + 1 }>::new();
+    for (index, range) in ranges.iter().enumerate().filter(|(_, range)| !range.is_empty()) {
+        let before = sorted.iter().rev().take_while(|(_, other)| other.start > range.start).count();
+        sorted.insert(sorted.len() - before, (index, range)).ok()?;
+    }
+    let mut parts = [(); MAX_STEP_ROWS + 1].map(|()| Default::default());
+    let (mut rest, mut start) = (bytes, 0);
+    for (index, range) in sorted {
+        let (_, behind) = rest.split_at_mut_checked(range.start.checked_sub(start)?)?;
+        let (part, behind) = behind.split_at_mut_checked(range.len())?;
+        *parts.get_mut(index)? = part;
+        (rest, start) = (behind, range.end);
+    }
+    Some(parts)
+}
+
 /// The arena, with what is known of the rows in it. Its methods return `None` only where the row table
 /// has changed since the plan was proved.
 struct Memory<'m> {
@@ -359,18 +378,18 @@ impl Memory<'_> {
                 *range = start..start + row_len;
             }
         }
-        let [scratch, rows @ ..] = self.arena.get_disjoint_mut(ranges).ok()?;
-        let scratch = bytemuck::try_cast_slice_mut(scratch).ok()?;
+        let [scratch, rows @ ..] = disjoint(self.arena, ranges.get(..1 + count + reads)?)?;
+        let scratch = bytemuck::pod_align_to_mut(scratch).1; // it begins at a word
         let mut output = Vec::<&mut [i8], MAX_STEP_ROWS>::new();
         let mut input = Vec::<&[i8], MAX_STEP_ROWS>::new();
-        for (index, row) in rows.into_iter().enumerate() {
+        for (index, row) in rows.into_iter().enumerate().take(count + reads) {
             if index < count {
                 output.push(bytemuck::cast_slice_mut(row)).ok()?;
             } else {
                 input.push(bytemuck::cast_slice(row)).ok()?;
             }
         }
-        run_strip(layer, addition, input.get(..reads)?, &mut output, scratch);
+        run_strip(layer, addition, &input, &mut output, scratch);
         Some(())
     }
 
