@@ -180,17 +180,22 @@ fn gather(layer: &Conv2d<'_>, rows: &[&[i8]], x: usize, values: &mut [u32], run:
     if values.len() < 2 * COLUMNS * words || run.len() < words {
         return;
     }
+    let row_len = width * channels;
+    let row_words = row_len.div_ceil(4);
+    let mut left = layer.window.first_column(x);
     for column in 0..COLUMNS {
-        let left = layer.window.first_column(x + column);
         let mut rest: &mut [i8] = bytemuck::cast_slice_mut(run);
         for row in rows {
-            let start = usize::try_from(left).ok().map(|left| left * channels);
-            // up to three bytes more, over which the next row is laid
-            let len = (width * channels).next_multiple_of(4);
-            let from = start.and_then(|start| row.get(start..)?.get(..len));
-            if let (Some(from), Some(to)) = (from, rest.get_mut(..len)) {
-                for (to, from) in to.as_chunks_mut::<4>().0.iter_mut().zip(from.as_chunks::<4>().0) {
-                    *to = *from;
+            let start = left.cast_unsigned().wrapping_mul(channels);
+            if left >= 0 && start + 4 * row_words <= row.len() && 4 * row_words <= rest.len() {
+                // SAFETY: both slices hold as many words. The last bytes may be one to three too many; the
+                // next row is laid over them.
+                #[allow(unsafe_code)]
+                unsafe {
+                    let (from, to) = (row.as_ptr().add(start).cast::<u32>(), rest.as_mut_ptr().cast::<u32>());
+                    for word in 0..row_words {
+                        to.add(word).write_unaligned(from.add(word).read_unaligned());
+                    }
                 }
             } else {
                 for (column, to) in (left..).zip(rest.chunks_exact_mut(channels.max(1)).take(width)) {
@@ -201,13 +206,14 @@ fn gather(layer: &Conv2d<'_>, rows: &[&[i8]], x: usize, values: &mut [u32], run:
                     }
                 }
             }
-            rest = rest.get_mut(width * channels..).unwrap_or_default();
+            rest = rest.get_mut(row_len..).unwrap_or_default();
         }
         // SAFETY: both have as many words.
         #[allow(unsafe_code)]
         unsafe {
             spread(run.as_ptr().cast(), words, values.as_mut_ptr().add(column));
         }
+        left += isize::from(layer.window.stride[1]);
     }
 }
 
@@ -218,8 +224,7 @@ unsafe fn spread(from: *const i8, words: usize, to: *mut u32) {
     // SAFETY: the caller's.
     unsafe {
         let (mut from, mut to) = (from.cast::<u32>(), to);
-        let end = from.wrapping_add(words);
-        while words.is_multiple_of(4) && from != end {
+        for _ in 0..words / 4 {
             let (a, b) = (from.read_unaligned(), from.add(1).read_unaligned());
             let (c, d) = (from.add(2).read_unaligned(), from.add(3).read_unaligned());
             to.write(sxtb16(a));
@@ -232,7 +237,7 @@ unsafe fn spread(from: *const i8, words: usize, to: *mut u32) {
             to.add(28).write(sxtb16_ror8(d));
             (from, to) = (from.add(4), to.wrapping_add(8 * COLUMNS));
         }
-        while from != end {
+        for _ in 0..words % 4 {
             let word = from.read_unaligned();
             to.write(sxtb16(word));
             to.add(COLUMNS).write(sxtb16_ror8(word));
