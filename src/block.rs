@@ -356,6 +356,12 @@ fn run_windowed(
     output: &mut [i8],
     scratch: &mut [u32],
 ) -> Result<(), LayerError> {
+    // exactly what the layer asks for: a kernel divides up all that it is given
+    let words = match layer {
+        Windowed::Conv2d(layer) => layer.scratch_bytes(1) / size_of::<u32>(),
+        Windowed::Pool2d(_) => 0,
+    };
+    let scratch = scratch.get_mut(..words).unwrap_or_default();
     let (from, to, window) = (layer.input(), layer.output(), layer.window());
     check_length(input.len(), from.len())?;
     check_length(output.len(), to.len())?;
