@@ -153,62 +153,75 @@ fn transform_filter(filter: &[i8], form: &Form, channels: usize, channel: usize,
             let taps = filter.as_ptr().add(4 * quad);
             let to = transformed.as_mut_ptr().add(4 * quad + channel);
             for half in 0..2 {
-                let tap = |row: usize, column: usize| {
-                    let word = taps.add((3 * row + column) * channels).cast::<u32>().read_unaligned();
-                    if half == 0 { sxtb16(word) } else { sxtb16_ror8(word) }
-                };
-                let row = |row: usize| [tap(row, 0), tap(row, 1), tap(row, 2)];
-                let to = to.add(2 * half);
+                let (to, shift) = (to.add(2 * half), 8 * half as u32);
                 match form.stride {
-                    1 => transform_taps(row, channels, to),
-                    _ => transform_taps_polyphase(row, channels, to),
+                    1 => transform_taps(taps, channels, shift, to),
+                    _ => transform_taps_polyphase(taps, channels, shift, to),
                 }
             }
         }
     }
 }
 
-/// (2 G) g (2 G)^T of two channels at once: 16 words, `channels` apart.
-#[inline(always)]
-#[allow(unsafe_code)]
-unsafe fn transform_taps(row: impl Fn(usize) -> [u32; 3], channels: usize, mut to: *mut u32) {
-    let [first, second, third] = [row(0), row(1), row(2)];
-    let outer = each(first, third, sadd16);
-    let rows = [
-        each(first, first, sadd16),
-        each(outer, second, sadd16),
-        each(outer, second, ssub16),
-        each(third, third, sadd16),
-    ];
-    for [a, b, c] in rows {
-        let outer = sadd16(a, c);
-        for word in [sadd16(a, a), sadd16(outer, b), ssub16(outer, b), sadd16(c, c)] {
-            // SAFETY: the caller's: 16 words, `channels` apart.
-            unsafe {
-                to.write(word);
-                to = to.wrapping_add(channels);
-            }
-        }
+/// A row of a filter, two of its channels.
+#[derive(Clone, Copy)]
+struct Taps(u32, u32, u32);
+
+impl Taps {
+    #[inline(always)]
+    #[allow(unsafe_code)]
+    unsafe fn read(from: *const i8, row: usize, channels: usize, shift: u32) -> Self {
+        let from = from.wrapping_add(3 * row * channels);
+        // SAFETY: the caller's: four bytes at nine places, `channels` apart.
+        let at = |tap: usize| unsafe { from.add(tap * channels).cast::<u32>().read_unaligned() } >> shift;
+        Taps(sxtb16(at(0)), sxtb16(at(1)), sxtb16(at(2)))
+    }
+
+    #[inline(always)]
+    fn each(self, other: Self, f: impl Fn(u32, u32) -> u32) -> Self {
+        Taps(f(self.0, other.0), f(self.1, other.1), f(self.2, other.2))
     }
 }
 
-/// The taps for stride 2: 25 words, `channels` apart, in the order of [`SLOTS`].
-#[inline(always)]
+/// (2 G) g (2 G)^T of two channels at once: 16 words, `channels` apart.
+#[inline(never)] // or its registers do not suffice
 #[allow(unsafe_code)]
-unsafe fn transform_taps_polyphase(row: impl Fn(usize) -> [u32; 3], channels: usize, to: *mut u32) {
-    let [first, second, third] = [row(0), row(1), row(2)];
-    let rows = [first, each(first, third, sadd16), third, second, second];
-    for ([a, b, c], slots) in rows.into_iter().zip(SLOTS) {
+unsafe fn transform_taps(taps: *const i8, channels: usize, shift: u32, to: *mut u32) {
+    // SAFETY: the caller's.
+    let row = |row: usize| unsafe { Taps::read(taps, row, channels, shift) };
+    let put = |row: usize, Taps(a, b, c)| {
+        let to = to.wrapping_add(4 * row * channels);
+        let outer = sadd16(a, c);
+        // SAFETY: the caller's: 16 words, `channels` apart.
+        unsafe {
+            to.write(sadd16(a, a));
+            to.add(channels).write(sadd16(outer, b));
+            to.add(2 * channels).write(ssub16(outer, b));
+            to.add(3 * channels).write(sadd16(c, c));
+        }
+    };
+    let (first, third) = (row(0), row(2));
+    put(0, first.each(first, sadd16));
+    put(3, third.each(third, sadd16));
+    let (outer, second) = (first.each(third, sadd16), row(1));
+    put(1, outer.each(second, sadd16));
+    put(2, outer.each(second, ssub16));
+}
+
+/// The taps for stride 2: 25 words, `channels` apart, in the order of [`SLOTS`].
+#[inline(never)]
+#[allow(unsafe_code)]
+unsafe fn transform_taps_polyphase(taps: *const i8, channels: usize, shift: u32, to: *mut u32) {
+    // SAFETY: the caller's.
+    let row = |row: usize| unsafe { Taps::read(taps, row, channels, shift) };
+    let (first, second, third) = (row(0), row(1), row(2));
+    let outer = first.each(third, sadd16);
+    for (Taps(a, b, c), slots) in [first, outer, third, second, second].into_iter().zip(SLOTS) {
         for (word, slot) in [a, sadd16(a, c), c, b, b].into_iter().zip(slots) {
             // SAFETY: the caller's: slots are below 25.
             unsafe { to.add(usize::from(slot) * channels).write(word) };
         }
     }
-}
-
-#[inline(always)]
-fn each(a: [u32; 3], b: [u32; 3], f: impl Fn(u32, u32) -> u32) -> [u32; 3] {
-    [f(a[0], b[0]), f(a[1], b[1]), f(a[2], b[2])]
 }
 
 /// Stride 2: the slot of each product, by what it takes of rows and of columns: with d0 to d4 under a
