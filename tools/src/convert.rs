@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use rayon::prelude::*;
 use skipstone::stage::Stage;
-use skipstone::{Addition, Model, Shape, schema};
+use skipstone::{Addition, Model, Shape, Softmax, schema};
 
 use crate::blob::Blob;
 use crate::calibrate::{Observed, RangeChoice, calibrate};
@@ -14,9 +14,9 @@ use crate::data::Dataset;
 use crate::fit::{Fit, WeightChoice};
 use crate::float::{Evaluator, Part, TensorId};
 use crate::layerwise;
-use crate::network::FloatNetwork;
+use crate::network::{FloatNetwork, Quantized};
 use crate::optimize::{self, Wishes};
-use crate::quantize::quantize_fitted;
+use crate::quantize::{Rounding, quantize_fitted};
 
 /// Most tensors of a segment, unless the network has a longer block: the runtime's default.
 pub const MAX_TENSORS: usize = 16;
@@ -31,6 +31,8 @@ pub struct Method {
     pub ranges: RangeChoice,
     /// How weights are rounded.
     pub weights: WeightChoice,
+    /// How values are rounded.
+    pub rounding: Rounding,
 }
 
 /// What a conversion is doing.
@@ -92,22 +94,21 @@ pub struct LayerReport {
     pub signal_to_noise_db: Option<f64>,
 }
 
-/// Converts a float network, calibrated on all images of `calibration`.
+/// Converts a network, calibrated on all images of `calibration`; one whose file has quantized it already
+/// needs none.
 ///
 /// # Errors
-/// Where there are no images, or the network cannot be quantized or planned; the message names the layer.
+/// Where there are no images but some are needed, or the network cannot be quantized or planned; the message names the layer.
 pub fn convert(
     network: &FloatNetwork,
-    calibration: &Dataset,
+    calibration: Option<&Dataset>,
     method: Method,
     wishes: Wishes,
     progress: &(dyn Fn(Progress) + Sync),
 ) -> anyhow::Result<Converted> {
     let evaluator = Evaluator::new(network)?;
-    let images: Vec<&[u8]> = (0..calibration.len()).map(|index| calibration.image(index)).collect();
-    if images.is_empty() {
-        bail!("no calibration images: give some hundred real ones with --calibrate");
-    }
+    let images: Vec<&[u8]> =
+        calibration.iter().flat_map(|data| (0..data.len()).map(|index| data.image(index))).collect();
 
     let (done, total) = (AtomicUsize::new(0), 2 * images.len());
     let observed = calibrate(&evaluator, &images, method.ranges, &|| {
@@ -115,11 +116,18 @@ pub fn convert(
         progress(Progress::Calibrating { done, total });
     });
     let ranges = observed.iter().map(|(tensor, observed)| (*tensor, observed.range)).collect();
-    let fit =
-        (method.weights != WeightChoice::Nearest).then(|| Fit::new(&evaluator, &images, method.weights));
-    let unplanned = quantize_fitted(network, &ranges, fit, &|stage| {
+    let fitted = method.weights != WeightChoice::Nearest && network.quantized == Quantized::default();
+    let fit = fitted.then(|| Fit::new(&evaluator, &images, method.weights));
+    let unplanned = quantize_fitted(network, &ranges, method.rounding, fit, &|stage| {
         progress(Progress::Fitting { done: stage + 1, total: network.stages.len() });
     })?;
+    // what a softmax over whole steps takes is no real number
+    let score = match (unplanned.softmax, network.stages.len().checked_sub(2)) {
+        (Softmax::Fixed(_), Some(stage)) => {
+            network.quantized.tensors.get(&TensorId { stage, part: Part::Output }).map_or(1.0, |t| t.scale)
+        }
+        _ => 1.0,
+    };
 
     progress(Progress::Planning);
     let blob = optimize::assemble(&unplanned, &wishes, MAX_TENSORS)?;
@@ -127,7 +135,7 @@ pub fn convert(
     // everything is checked here, as on the board
     let model = Model::parse(&blob).context("the converted blob is refused; this is a defect of the tool")?;
     let measured = &images[..images.len().min(MEASURED_IMAGES)];
-    let layers = measure(&model, &evaluator, measured, progress)?;
+    let layers = measure(&model, &evaluator, measured, score, progress)?;
     Ok(Converted { blob, layers, observed })
 }
 
@@ -138,11 +146,12 @@ struct Squares {
     noise: f64,
 }
 
-/// Compares every stage's int8 output with the float network's.
+/// Compares every stage's int8 output, and the scores in units of `score`, with the float network's.
 fn measure(
     model: &Model<'_>,
     evaluator: &Evaluator<'_>,
     images: &[&[u8]],
+    score: f32,
     progress: &(dyn Fn(Progress) + Sync),
 ) -> anyhow::Result<Vec<LayerReport>> {
     let entries = model.stages().collect::<Result<Vec<_>, _>>()?;
@@ -176,7 +185,7 @@ fn measure(
                 squares[stage] = compare(&outputs[stage], real);
             })?;
             if let (Some(last), Some(output)) = (squares.last_mut(), outputs.last()) {
-                *last = compare(output, scores.into_iter());
+                *last = compare(output, scores.iter().map(|value| value * score));
             }
             let done = 1 + done.fetch_add(1, Ordering::Relaxed);
             progress(Progress::Measuring { done, total: images.len() });

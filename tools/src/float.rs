@@ -11,34 +11,7 @@ pub use error::{MAX_TENSOR_LENGTH, ShapeError, ShapeProblem};
 pub use shapes::{StageShapes, shapes};
 
 use crate::network::{Block, FloatNetwork, Shortcut, Stage};
-
-/// Names one activation tensor of a network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TensorId {
-    /// Index of the stage in [`FloatNetwork::stages`].
-    pub stage: usize,
-    /// Which of the stage's tensors.
-    pub part: Part,
-}
-
-/// Which tensor of a stage a [`TensorId`] names, in the order in which a run makes them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Part {
-    /// The network's input after preprocessing; in [`TensorId::INPUT`] only.
-    Input,
-    /// Output of a block's path convolution with this index, after its activation. The path's last
-    /// convolution has no tensor of its own: its sum is completed by the shortcut.
-    Path(usize),
-    /// Output of a block's projection.
-    Projection,
-    /// The stage's output; for a block, after the addition and the activation.
-    Output,
-}
-
-impl TensorId {
-    /// The network's input after preprocessing.
-    pub const INPUT: TensorId = TensorId { stage: 0, part: Part::Input };
-}
+pub use crate::network::{Part, TensorId};
 
 /// Runs a float network, one image at a time; share it between threads to run many.
 ///
@@ -51,6 +24,7 @@ impl TensorId {
 /// #     preprocessing: Preprocessing { mean: vec![0.0], std: vec![1.0] },
 /// #     stages: vec![Stage::GlobalAveragePool { name: "mean".into() }],
 /// #     labels: Vec::new(),
+/// #     quantized: Quantized::default(),
 /// # };
 /// use rayon::prelude::*;
 ///
@@ -197,11 +171,12 @@ mod tests {
     use skipstone::Shape;
 
     use super::*;
-    use crate::network::{Activation, Conv2d, Dense, Preprocessing};
+    use crate::network::{Activation, Conv2d, Dense, Preprocessing, Quantized};
 
     fn network(input: Shape, stages: Vec<Stage>) -> FloatNetwork {
         let preprocessing = Preprocessing { mean: vec![0.5], std: vec![0.25] };
-        FloatNetwork { name: "test".into(), input, preprocessing, stages, labels: Vec::new() }
+        let quantized = Quantized::default();
+        FloatNetwork { name: "test".into(), input, preprocessing, stages, labels: Vec::new(), quantized }
     }
 
     /// A 3x3 convolution whose every weight is `weight` and whose every bias is `bias`.

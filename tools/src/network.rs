@@ -2,6 +2,8 @@
 //!
 //! Activations are NHWC. A network is a chain of [`Stage`]s; what branches is inside a [`Block`].
 
+use std::collections::BTreeMap;
+
 use skipstone::Shape;
 
 /// A float network, ready to be evaluated, calibrated and quantized.
@@ -17,6 +19,68 @@ pub struct FloatNetwork {
     pub stages: Vec<Stage>,
     /// One label per class; empty when unknown.
     pub labels: Vec<String>,
+    /// What the file has quantized already; empty for a float model.
+    pub quantized: Quantized,
+}
+
+/// Names one activation tensor of a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TensorId {
+    /// Index of the stage in [`FloatNetwork::stages`].
+    pub stage: usize,
+    /// Which of the stage's tensors.
+    pub part: Part,
+}
+
+/// Which tensor of a stage a [`TensorId`] names, in the order in which a run makes them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Part {
+    /// The network's input after preprocessing; in [`TensorId::INPUT`] only.
+    Input,
+    /// Output of a block's path convolution with this index, after its activation. The path's last
+    /// convolution has a tensor of its own in [`Quantized`] alone: elsewhere its sum is completed by
+    /// the shortcut.
+    Path(usize),
+    /// Output of a block's projection.
+    Projection,
+    /// The stage's output; for a block, after the addition and the activation.
+    Output,
+}
+
+impl TensorId {
+    /// The network's input after preprocessing.
+    pub const INPUT: TensorId = TensorId { stage: 0, part: Part::Input };
+}
+
+/// What a file that is quantized already fixes; the network's float weights are what its integers stand
+/// for.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Quantized {
+    /// Scales and zero points of activation tensors.
+    pub tensors: BTreeMap<TensorId, TensorScale>,
+    /// What is known of a layer's weights, by the tensor that the layer makes.
+    pub layers: BTreeMap<TensorId, LayerScales>,
+}
+
+/// What the int8 values of a tensor stand for: real = scale * (q - zero_point).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TensorScale {
+    /// Real value of one step; finite and above zero.
+    pub scale: f32,
+    /// The int8 value of real zero.
+    pub zero_point: i8,
+}
+
+/// How a layer's weights are quantized, symmetrically: its float weights are whole multiples, from -127 to
+/// 127, of their scale.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LayerScales {
+    /// Of the tensor that the layer reads.
+    pub input: TensorScale,
+    /// Real value of one step of the weights: one, or one per output.
+    pub weights: Vec<f32>,
+    /// Bias per output, in steps of the input's scale times the weights'.
+    pub bias: Vec<i32>,
 }
 
 /// real = (pixel / 255 - mean\[channel\]) / std\[channel\], for a pixel in 0..=255.

@@ -3,18 +3,38 @@
 //! Weights are symmetric per output channel, activations per tensor. What an input value means is folded
 //! into the weights that read it, so that `acc * weight_scale` is the real sum whatever the input's scale
 //! is; so raw pixels, whose scale and zero point differ by channel, need no case of their own.
+//!
+//! What a file has quantized already ([`Quantized`]) stays: scales and zero points, weights and biases.
 
-use skipstone::{Addition, Algorithm, Clamp, Pooling, Residual, Shape, Softmax, Window, schema};
+mod kept;
+mod tflite;
+
+use skipstone::tflite::{Scaling, Sum};
+use skipstone::{Addition, Algorithm, Clamp, Pooling, Residual, Shape, Window, schema};
 use thiserror::Error;
 
 use crate::blob::{Unplanned, Weights};
 use crate::calibrate::{Range, Ranges};
 use crate::fit::{Fit, Place, Pool, Rounded, Source};
 use crate::float::{Part, ShapeError, StageShapes, TensorId, shapes};
-use crate::network::{Activation, Block, Conv2d, Dense, FloatNetwork, Pool2d, Shortcut, Stage};
+use crate::network::{
+    Activation, Block, Conv2d, Dense, FloatNetwork, Pool2d, Quantized, Shortcut, Stage, TensorScale,
+};
+use kept::kept_filters;
+use tflite::not_exact;
 
 /// Largest weight.
 const MAX_WEIGHT: f64 = 127.0;
+
+/// How values are rounded on their way back to int8: a property of the blob.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Rounding {
+    /// Once for each layer, and once for a block's addition together with its last convolution.
+    #[default]
+    Fused,
+    /// As TensorFlow Lite's reference kernels do, bit for bit; for networks that their file has quantized.
+    TfliteExact,
+}
 
 /// A network that cannot be quantized.
 #[derive(Debug, Clone, PartialEq, Error)]
@@ -28,6 +48,14 @@ pub enum QuantizeError {
         "{layer}: the activations range to {value}, which is not a finite number; check the weights and the preprocessing (--mean, --std)"
     )]
     Range { layer: String, value: f32 },
+    #[error(
+        "{layer}: the range of its activations is not known; give some hundred real images with --calibrate (only a model that is quantized already needs none)"
+    )]
+    NoRange { layer: String },
+    #[error(
+        "{layer}: {reason}, so that TensorFlow Lite's bits are not possible; leave --rounding tflite-exact out"
+    )]
+    NotExact { layer: String, reason: &'static str },
     #[error("{layer}: {products} products in one sum could leave 32 bits; at most 65,000 are allowed")]
     Products { layer: String, products: usize },
     #[error(
@@ -55,7 +83,7 @@ struct Meaning {
 }
 
 impl Meaning {
-    fn of(channel: usize, values: &[f64]) -> f64 {
+    fn at(channel: usize, values: &[f64]) -> f64 {
         values[channel.min(values.len() - 1)]
     }
 
@@ -67,9 +95,25 @@ impl Meaning {
         (same(&self.scale) && same(&self.zero_point) && whole).then_some((self.scale[0], zero_point as i8))
     }
 
+    /// The one scale and zero point, as a file has them.
+    fn tensor(&self) -> Option<TensorScale> {
+        self.uniform().map(|(scale, zero_point)| TensorScale { scale: scale as f32, zero_point })
+    }
+
+    fn of(TensorScale { scale, zero_point }: TensorScale) -> Self {
+        Meaning { scale: vec![scale.into()], zero_point: vec![zero_point.into()] }
+    }
+
+    /// Whether the values are those of `tensor`, but for the rounding of mean and standard deviation.
+    fn is_near(&self, tensor: TensorScale) -> bool {
+        let near = |scale: &f64| (scale / f64::from(tensor.scale) - 1.0).abs() < 1e-6;
+        let nearby = |zero_point: &f64| (zero_point - f64::from(tensor.zero_point)).abs() < 1e-4;
+        self.scale.iter().all(near) && self.zero_point.iter().all(nearby)
+    }
+
     /// What stands in a padded position: the int8 value nearest to real zero.
     fn padding_pixel(&self, channels: usize) -> Vec<i8> {
-        let zero = |channel| Self::of(channel, &self.zero_point).round().clamp(-128.0, 127.0) as i8;
+        let zero = |channel| Self::at(channel, &self.zero_point).round().clamp(-128.0, 127.0) as i8;
         (0..channels).map(zero).collect()
     }
 }
@@ -85,14 +129,20 @@ fn quantization(range: Range, activation: Activation, layer: &str) -> Result<(f6
     // a tensor that is always zero has any scale
     let scale = if max - min > f64::from(f32::MIN_POSITIVE) { (max - min) / 255.0 } else { 1.0 };
     let zero_point = (-128.0 - min / scale).round().clamp(-128.0, 127.0);
-    let mut clamp = Clamp::none(zero_point as i8);
+    Ok((scale, clamp(scale, zero_point as i8, activation)))
+}
+
+/// What an activation leaves of the int8 values.
+fn clamp(scale: f64, zero_point: i8, activation: Activation) -> Clamp {
+    let mut clamp = Clamp::none(zero_point);
     if activation != Activation::None {
-        clamp.min = clamp.zero_point;
+        clamp.min = zero_point;
     }
     if activation == Activation::Relu6 {
+        let zero_point = f64::from(zero_point);
         clamp.max = (zero_point + 6.0 / scale).round().clamp(zero_point, 127.0) as i8;
     }
-    Ok((scale, clamp))
+    clamp
 }
 
 /// Filters with the input's meaning folded in, one slice of weights for each output channel.
@@ -136,7 +186,7 @@ fn fold(
             .enumerate()
             .map(|(index, weight)| {
                 let from = input_channel(channel, index);
-                (f64::from(*weight) * Meaning::of(from, &input.scale), Meaning::of(from, &input.zero_point))
+                (f64::from(*weight) * Meaning::at(from, &input.scale), Meaning::at(from, &input.zero_point))
             })
             .collect();
         let largest = real.iter().map(|(weight, _)| weight.abs()).fold(0.0, f64::max);
@@ -206,15 +256,21 @@ fn multipliers(ratios: &[f64], max_shift: u8) -> (Vec<i32>, u8) {
     (ratios.iter().map(multiplier).collect(), shift)
 }
 
-/// Quantizes `network` with the ranges of its tensors, every weight to the nearest integer.
+/// Quantizes `network` with the ranges of those of its tensors that are not quantized in its file, every
+/// weight to the nearest integer.
 ///
 /// # Errors
 /// [`QuantizeError`] names the layer and what is wrong with it.
-pub fn quantize(network: &FloatNetwork, ranges: &Ranges) -> Result<Unplanned, QuantizeError> {
-    quantize_fitted(network, ranges, None, &|_| {})
+pub fn quantize(
+    network: &FloatNetwork,
+    ranges: &Ranges,
+    rounding: Rounding,
+) -> Result<Unplanned, QuantizeError> {
+    quantize_fitted(network, ranges, rounding, None, &|_| {})
 }
 
-/// As [`quantize`], with weights and biases that are fitted to images; `done` is called with the index of
+/// As [`quantize`], with weights and biases that are fitted to images (not those of a file that is quantized
+/// already); `done` is called with the index of
 /// each stage when that is done.
 ///
 /// # Errors
@@ -222,6 +278,7 @@ pub fn quantize(network: &FloatNetwork, ranges: &Ranges) -> Result<Unplanned, Qu
 pub fn quantize_fitted(
     network: &FloatNetwork,
     ranges: &Ranges,
+    rounding: Rounding,
     fit: Option<Fit>,
     done: &dyn Fn(usize),
 ) -> Result<Unplanned, QuantizeError> {
@@ -233,14 +290,17 @@ pub fn quantize_fitted(
         scale: std.iter().map(|std| 1.0 / (255.0 * f64::from(*std))).collect(),
         zero_point: mean.iter().map(|mean| 255.0 * f64::from(*mean) - 128.0).collect(),
     };
-    let mut quantizer = Quantizer { ranges, fit, weights: Weights::default() };
+    let known = &network.quantized;
+    if let Some(tensor) = known.tensors.get(&TensorId::INPUT).filter(|tensor| input.is_near(**tensor)) {
+        input = Meaning::of(*tensor);
+    }
+    let normalized = network.stages.last() == Some(&Stage::Softmax);
+    let exact = rounding == Rounding::TfliteExact;
+    let mut quantizer = Quantizer { ranges, known, exact, normalized, fit, weights: Weights::default() };
     let mut from = TensorId::INPUT;
     let (mut names, mut operations) = (Vec::new(), Vec::new());
-    let softmax = match network.stages.last() {
-        Some(Stage::Softmax) => Softmax::Float,
-        _ => Softmax::None,
-    };
-    let stages = network.stages.len() - usize::from(softmax != Softmax::None);
+    let stages = network.stages.len() - usize::from(normalized);
+    let softmax = quantizer.softmax(stages)?;
     for (index, (stage, shapes)) in network.stages.iter().zip(&shapes).take(stages).enumerate() {
         let tensor = |part| TensorId { stage: index, part };
         let output = tensor(Part::Output);
@@ -249,15 +309,18 @@ pub fn quantize_fitted(
         let operation = match stage {
             Stage::Conv2d(layer) => {
                 let place = Place { from, to: output, shapes: sides, shortcut: None };
-                let (record, meaning) = quantizer.conv2d(layer, &input, &place, layer.activation, None)?;
+                let (record, meaning) =
+                    quantizer.conv2d(layer, &input, output, &place, layer.activation, None)?;
                 input = meaning;
                 schema::Operation::Conv2d(record)
             }
             Stage::MaxPool2d(layer) => {
+                quantizer.keeps_scale(&layer.name, &input, output)?;
                 quantizer.pool(Pool::Max(layer), from, output, sides);
                 schema::Operation::Pool2d(pool2d(layer, Pooling::Max)?)
             }
             Stage::AveragePool2d(layer) => {
+                quantizer.keeps_scale(&layer.name, &input, output)?;
                 quantizer.pool(Pool::Average(layer, input.uniform()), from, output, sides);
                 let padded = layer.count_include_pad && layer.padding != [0; 4];
                 let kind = match (padded, input.uniform()) {
@@ -271,14 +334,15 @@ pub fn quantize_fitted(
                 let (scale, zero_point) =
                     input.uniform().ok_or_else(|| QuantizeError::RawInput { layer: name.clone() })?;
                 quantizer.pool(Pool::GlobalAverage, from, output, sides);
-                let positions = f64::from(shapes.input.height) * f64::from(shapes.input.width);
-                let finish = match last {
-                    true => quantizer.scores(&[scale / positions]),
+                let positions = u32::from(shapes.input.height) * u32::from(shapes.input.width);
+                let per_step = [scale / f64::from(positions)];
+                let (zero_point, finish) = match last {
+                    true => (zero_point, quantizer.scores(name, &per_step, output)?),
                     false => {
-                        let (finish, meaning) =
-                            quantizer.requantize(name, &[scale / positions], output, Activation::None)?;
+                        let (zero_point, finish, meaning) =
+                            quantizer.mean(name, &input, (scale, zero_point), positions, output)?;
                         input = meaning;
-                        finish
+                        (zero_point, finish)
                     }
                 };
                 schema::Operation::GlobalAveragePool(schema::GlobalAveragePool { zero_point, finish })
@@ -299,9 +363,9 @@ pub fn quantize_fitted(
             Stage::Softmax => continue,
         };
         let gives_scores = match &operation {
-            schema::Operation::Dense(dense) => matches!(dense.finish, schema::Finish::Scores { .. }),
-            schema::Operation::GlobalAveragePool(pool) => {
-                matches!(pool.finish, schema::Finish::Scores { .. })
+            schema::Operation::Dense(schema::Dense { finish, .. })
+            | schema::Operation::GlobalAveragePool(schema::GlobalAveragePool { finish, .. }) => {
+                matches!(finish, schema::Finish::Scores { .. } | schema::Finish::RoundedScores { .. })
             }
             _ => false,
         };
@@ -341,6 +405,11 @@ pub fn stage_name(stage: &Stage) -> &str {
 
 struct Quantizer<'r> {
     ranges: &'r Ranges,
+    known: &'r Quantized,
+    /// TensorFlow Lite's rounding.
+    exact: bool,
+    /// A softmax follows the scores.
+    normalized: bool,
     /// None where weights are rounded to the nearest.
     fit: Option<Fit>,
     weights: Weights,
@@ -354,17 +423,26 @@ impl Quantizer<'_> {
         activation: Activation,
         layer: &str,
     ) -> Result<(f64, Clamp, Meaning), QuantizeError> {
-        let range = self.ranges.get(&tensor).copied().unwrap_or_default();
-        let (scale, clamp) = quantization(range, activation, layer)?;
+        let (scale, clamp) = match (self.known.tensors.get(&tensor), self.ranges.get(&tensor)) {
+            (Some(known), _) => {
+                let scale = f64::from(known.scale);
+                (scale, clamp(scale, known.zero_point, activation))
+            }
+            (None, _) if self.exact => return Err(not_exact(layer, "its output is not int8 in the file")),
+            (None, Some(range)) => quantization(*range, activation, layer)?,
+            (None, None) => return Err(QuantizeError::NoRange { layer: layer.into() }),
+        };
         let meaning = Meaning { scale: vec![scale], zero_point: vec![f64::from(clamp.zero_point)] };
         Ok((scale, clamp, meaning))
     }
 
-    /// A convolution; with the shortcut's scale where it completes a block.
+    /// A convolution, whose own result is `own`; with the shortcut's scale where it completes a block, whose
+    /// output it makes.
     fn conv2d(
         &mut self,
         layer: &Conv2d,
         input: &Meaning,
+        own: TensorId,
         place: &Place,
         activation: Activation,
         shortcut_scale: Option<f64>,
@@ -372,7 +450,7 @@ impl Quantizer<'_> {
         let window = window(&layer.name, layer.kernel, layer.stride, layer.padding)?;
         let (inputs, outputs) = (layer.input_channels, layer.output_channels);
         let (scale, clamp, meaning) = self.tensor(place.to, activation, &layer.name)?;
-        let parameters = self.parameters(layer, input, place)?;
+        let parameters = self.parameters(layer, input, own, place)?;
         if let Some(fit) = &mut self.fit {
             fit.finish(place.to, activation, scale, clamp);
         }
@@ -394,34 +472,43 @@ impl Quantizer<'_> {
             weights: self.weights.section(&weights),
             bias: self.weights.section(&parameters.bias),
             padding_pixel: self.weights.section(&input.padding_pixel(inputs)),
-            requantize: self.rounded_once(&ratios, max_shift, clamp).0,
+            requantize: self.rounded(&ratios, max_shift, clamp).0,
             scale: scale as f32,
         };
         Ok((record, meaning))
     }
 
-    /// Integers of a convolution: fitted, or rounded to the nearest.
+    /// Integers of a convolution: those of the file, fitted, or rounded to the nearest.
     fn parameters(
         &mut self,
         layer: &Conv2d,
         input: &Meaning,
+        own: TensorId,
         place: &Place,
     ) -> Result<Parameters, QuantizeError> {
         let (inputs, outputs) = (layer.input_channels, layer.output_channels);
         let input_channel = |channel, index| if layer.depthwise { channel } else { index % inputs };
-        let folded = if layer.depthwise {
-            // HWC: a channel's filter is every `outputs`-th weight
-            let filter =
-                |channel: usize| layer.weights.iter().skip(channel).step_by(outputs).copied().collect();
-            fold(&layer.name, (0..outputs).map(filter), &layer.bias, input, input_channel)?
-        } else {
-            let length = layer.kernel[0] * layer.kernel[1] * inputs;
-            let filters = layer.weights.chunks_exact(length).map(<[f32]>::to_vec);
-            fold(&layer.name, filters, &layer.bias, input, input_channel)?
+        let length = layer.kernel[0] * layer.kernel[1] * if layer.depthwise { 1 } else { inputs };
+        let filter = |channel: usize| -> Vec<f32> {
+            match layer.depthwise {
+                // HWC: a channel's filter is every `outputs`-th weight
+                true => layer.weights.iter().skip(channel).step_by(outputs).copied().collect(),
+                false => layer.weights[channel * length..][..length].to_vec(),
+            }
         };
+        let filters = (0..outputs).map(filter);
+        let known = self.known.layers.get(&own);
+        if self.exact && known.is_none_or(|scales| *input != Meaning::of(scales.input)) {
+            let reason = "its weights or its input are not those of an int8 layer in the file";
+            return Err(not_exact(&layer.name, reason));
+        }
+        if let Some((scales, input)) = known.zip(input.tensor()) {
+            return kept_filters(&layer.name, filters, scales, input);
+        }
+        let folded = fold(&layer.name, filters, &layer.bias, input, input_channel)?;
         let rounded = match &mut self.fit {
             Some(fit) => fit.conv2d(layer, place, &|channel, index| {
-                folded.scales[channel] / Meaning::of(input_channel(channel, index), &input.scale)
+                folded.scales[channel] / Meaning::at(input_channel(channel, index), &input.scale)
             }),
             None => folded.nearest(&layer.bias),
         };
@@ -444,7 +531,7 @@ impl Quantizer<'_> {
         tensor: &dyn Fn(Part) -> TensorId,
     ) -> Result<(schema::Block, Meaning), QuantizeError> {
         let mut meaning = input.clone();
-        let mut path = heapless::Vec::new();
+        let mut records = heapless::Vec::new();
         let mut source = Source { tensor: from, shape: shapes.input, padded: None };
         let (shortcut, shortcut_meaning) = match &block.shortcut {
             Shortcut::Identity => (schema::Shortcut::Identity, input.clone()),
@@ -453,7 +540,7 @@ impl Quantizer<'_> {
                 let sides = [shapes.input, shapes.output];
                 source = Source { tensor: to, shape: shapes.output, padded: None };
                 let place = Place { from, to, shapes: sides, shortcut: None };
-                let (record, meaning) = self.conv2d(layer, input, &place, layer.activation, None)?;
+                let (record, meaning) = self.conv2d(layer, input, to, &place, layer.activation, None)?;
                 (schema::Shortcut::Projection(record), meaning)
             }
             Shortcut::Padded { stride, channels_before } => {
@@ -468,27 +555,36 @@ impl Quantizer<'_> {
             .ok_or_else(|| QuantizeError::RawInput { layer: block.name.clone() })?;
         let (mut reads, mut reads_shape, mut source) = (from, shapes.input, Some(source));
         for (index, layer) in block.path.iter().enumerate() {
-            let last = index + 1 == block.path.len();
-            let (to, activation) = match last {
+            let fused = index + 1 == block.path.len() && !self.exact;
+            let own = tensor(Part::Path(index));
+            let (to, activation) = match fused {
                 true => (tensor(Part::Output), block.activation),
-                false => (tensor(Part::Path(index)), layer.activation),
+                false => (own, layer.activation),
             };
-            let added = last.then_some(shortcut_scale);
-            let shortcut = if last { source.take() } else { None };
+            let added = fused.then_some(shortcut_scale);
+            let shortcut = if fused { source.take() } else { None };
             let place = Place { from: reads, to, shapes: [reads_shape, shapes.path[index]], shortcut };
-            let (record, next) = self.conv2d(layer, &meaning, &place, activation, added)?;
+            let (record, next) = self.conv2d(layer, &meaning, own, &place, activation, added)?;
             (meaning, reads, reads_shape) = (next, to, shapes.path[index]);
             // `shapes` has seen two or three
-            let _ = path.push(record);
+            let _ = records.push(record);
         }
-        let shift = match path.last().map(|record: &schema::Conv2d| record.requantize.rounding) {
-            Some(schema::Rounding::Once { shift }) => shift,
-            _ => 1, // not made here
+        let addition = match records.last().map(|record: &schema::Conv2d| record.requantize.rounding) {
+            Some(schema::Rounding::Once { shift }) => {
+                let (multiplier, left) = residual(shortcut_scale / meaning.scale[0], shift);
+                Addition::Fused(Residual { zero_point, multiplier, shift: left })
+            }
+            _ => {
+                let (scale, clamp, output) =
+                    self.tensor(tensor(Part::Output), block.activation, &block.name)?;
+                let terms = [meaning.scale[0], shortcut_scale, scale];
+                meaning = output;
+                let [path, shortcut, output] = tflite::addition(terms);
+                Addition::Separate(Sum { path, shortcut, shortcut_zero_point: zero_point, output, clamp })
+            }
         };
-        let (multiplier, left) = residual(shortcut_scale / meaning.scale[0], shift);
-        let addition = Addition::Fused(Residual { zero_point, multiplier, shift: left });
         let scale = meaning.scale[0] as f32;
-        Ok((schema::Block { path, addition, shortcut, scale }, meaning))
+        Ok((schema::Block { path: records, addition, shortcut, scale }, meaning))
     }
 
     fn dense(
@@ -498,10 +594,13 @@ impl Quantizer<'_> {
         place: &Place,
         scores: bool,
     ) -> Result<(schema::Dense, Meaning), QuantizeError> {
-        let parameters = self.parameters(&convolution(layer, place.shapes[0]), input, place)?;
+        let parameters = self.parameters(&convolution(layer, place.shapes[0]), input, place.to, place)?;
         let (finish, meaning) = match scores {
-            true => (self.scores(&parameters.scales), input.clone()),
-            false => self.requantize(&layer.name, &parameters.scales, place.to, layer.activation)?,
+            true => (self.scores(&layer.name, &parameters.scales, place.to)?, input.clone()),
+            false => {
+                let target = self.tensor(place.to, layer.activation, &layer.name)?;
+                self.requantize(&layer.name, &parameters.scales, place.to, layer.activation, target)?
+            }
         };
         let record = schema::Dense {
             outputs: layer.outputs as u16,
@@ -512,26 +611,32 @@ impl Quantizer<'_> {
         Ok((record, meaning))
     }
 
-    /// The finish of a reduction to int8, its sums being worth `scales`.
+    /// The finish of a reduction to int8, its sums being worth `scales`, with what [`Self::tensor`] gives.
     fn requantize(
         &mut self,
         layer: &str,
         scales: &[f64],
         tensor: TensorId,
         activation: Activation,
+        (scale, clamp, meaning): (f64, Clamp, Meaning),
     ) -> Result<(schema::Finish, Meaning), QuantizeError> {
-        let (scale, clamp, meaning) = self.tensor(tensor, activation, layer)?;
         if let Some(fit) = &mut self.fit {
             fit.finish(tensor, activation, scale, clamp);
         }
         let ratios: Vec<f64> = scales.iter().map(|sum| sum / scale).collect();
-        let (requantize, count) = self.rounded_once(&ratios, MAX_SHIFT, clamp);
-        let finish = schema::Finish::Requantize { count, requantize, scale: scale as f32 };
-        Ok((finish, meaning))
+        let (requantize, count) = match self.exact {
+            true => self.rounded_in_double(layer, &ratios, clamp)?,
+            false => self.rounded(&ratios, MAX_SHIFT, clamp),
+        };
+        Ok((schema::Finish::Requantize { count, requantize, scale: scale as f32 }, meaning))
     }
 
-    /// One rounding by `ratios`, and their number.
-    fn rounded_once(&mut self, ratios: &[f64], max_shift: u8, clamp: Clamp) -> (schema::Requantize, u16) {
+    /// Requantization by `ratios`, and their number.
+    fn rounded(&mut self, ratios: &[f64], max_shift: u8, clamp: Clamp) -> (schema::Requantize, u16) {
+        if self.exact {
+            let scalings: Vec<Scaling> = ratios.iter().copied().map(tflite::scaling).collect();
+            return self.rounded_twice(&scalings, clamp);
+        }
         let (multipliers, shift) = multipliers(ratios, max_shift);
         let rounding = schema::Rounding::Once { shift };
         let requantize =
@@ -539,10 +644,18 @@ impl Quantizer<'_> {
         (requantize, multipliers.len() as u16)
     }
 
-    /// The finish of a reduction to class scores.
-    fn scores(&mut self, scales: &[f64]) -> schema::Finish {
+    /// The finish of a reduction to class scores, its sums being worth `scales`.
+    fn scores(
+        &mut self,
+        layer: &str,
+        scales: &[f64],
+        tensor: TensorId,
+    ) -> Result<schema::Finish, QuantizeError> {
+        if self.exact {
+            return self.rounded_scores(layer, scales, tensor);
+        }
         let scales: Vec<f32> = scales.iter().map(|scale| (*scale as f32).max(f32::MIN_POSITIVE)).collect();
-        schema::Finish::Scores { scales: self.weights.section(&scales), count: scales.len() as u16 }
+        Ok(schema::Finish::Scores { scales: self.weights.section(&scales), count: scales.len() as u16 })
     }
 }
 

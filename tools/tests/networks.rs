@@ -1,5 +1,8 @@
 //! What the networks promise: accuracy kept, and the bytes of RAM that README states.
 
+#[path = "networks/tflite.rs"]
+mod tflite;
+
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -11,11 +14,11 @@ use skipstone_tools::data::Dataset;
 use skipstone_tools::float::{Evaluator, Part, TensorId};
 use skipstone_tools::import::{ImportOptions, import};
 use skipstone_tools::network::{
-    Activation, Block, Conv2d, Dense, FloatNetwork, Preprocessing, Shortcut, Stage,
+    Activation, Block, Conv2d, Dense, FloatNetwork, Preprocessing, Quantized, Shortcut, Stage,
 };
 use skipstone_tools::optimize::{Goal, Target, Wishes, assemble};
 use skipstone_tools::planner::plan;
-use skipstone_tools::quantize::quantize;
+use skipstone_tools::quantize::{Rounding, quantize};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -53,8 +56,8 @@ fn digits_keep_their_accuracy() {
     let models = root().join("models");
     let calibration =
         Dataset::open_for_calibration(&models.join("digits-calibration.npz"), network.input, 200);
-    let blob =
-        convert(&network, &calibration.unwrap(), Method::default(), Wishes::default(), &|_| {}).unwrap().blob;
+    let blob = convert(&network, Some(&calibration.unwrap()), Method::default(), Wishes::default(), &|_| {});
+    let blob = blob.unwrap().blob;
     let committed = Blob::read(&models.join("digits.skip")).unwrap();
     assert!(
         blob == committed,
@@ -81,7 +84,7 @@ fn every_goal_gives_the_same_bits_within_its_budgets() {
     let images: Vec<&[u8]> = (0..data.len()).map(|index| data.image(index)).collect();
     let ranges = calibrate(&evaluator, &images, RangeChoice::default(), &|| {});
     let ranges = ranges.iter().map(|(tensor, observed)| (*tensor, observed.range)).collect();
-    let quantized = quantize(&network, &ranges).unwrap();
+    let quantized = quantize(&network, &ranges, Rounding::Fused).unwrap();
     let scores = |wishes: Wishes| {
         let blob = assemble(&quantized, &wishes, MAX_TENSORS).unwrap();
         let model = Model::parse(&blob).unwrap();
@@ -114,7 +117,11 @@ fn every_goal_gives_the_same_bits_within_its_budgets() {
 /// The folder of measuring data beside the project, if it is there.
 fn measuring_data() -> Option<PathBuf> {
     let folder = std::env::var_os("SKIPSTONE_DATA").map_or(root().join("../shared/data"), PathBuf::from);
-    folder.join("cifar10/test.webp").exists().then_some(folder)
+    let found = folder.join("cifar10/test.webp").exists();
+    if !found {
+        println!("SKIPPED: no CIFAR-10 beside the project (../shared/data or SKIPSTONE_DATA)");
+    }
+    found.then_some(folder)
 }
 
 /// The 10,000 test images of CIFAR-10, from a lossless sheet of 100 x 100 images.
@@ -131,10 +138,7 @@ fn cifar10_test(folder: &Path) -> Vec<(Vec<u8>, usize)> {
 
 #[test]
 fn resnet8_keeps_its_accuracy_on_all_of_cifar10() {
-    let Some(folder) = measuring_data() else {
-        println!("SKIPPED: no CIFAR-10 beside the project (../shared/data or SKIPSTONE_DATA)");
-        return;
-    };
+    let Some(folder) = measuring_data() else { return };
     let network = float_network("cifar10-resnet8.toml");
     let blob = Blob::read(&root().join("models/cifar10-resnet8.skip")).unwrap();
     let images = cifar10_test(&folder);
@@ -210,6 +214,7 @@ fn resnet(n: usize, padded: bool) -> FloatNetwork {
         preprocessing: Preprocessing { mean: vec![0.5], std: vec![0.25] },
         stages,
         labels: Vec::new(),
+        quantized: Quantized::default(),
     }
 }
 
@@ -219,7 +224,7 @@ fn arenas(network: &FloatNetwork) -> (usize, usize) {
     let parts = [Part::Path(0), Part::Path(1), Part::Projection, Part::Output];
     let tensors = (0..network.stages.len()).flat_map(|stage| parts.map(|part| TensorId { stage, part }));
     let ranges: Ranges = tensors.map(|tensor| (tensor, Range { min: 0.0, max: 1.0 })).collect();
-    let unplanned = quantize(network, &ranges).unwrap();
+    let unplanned = quantize(network, &ranges, Rounding::Fused).unwrap();
     let (records, weights) = unplanned.encode().unwrap();
     let count = unplanned.names.len() as u16;
     let stages: Vec<_> = skipstone::Stages::new(&records, count, &weights, network.input)

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use skipstone::{Arena, Model, Network, Shape};
 use skipstone_tools::blob::Blob;
-use skipstone_tools::calibrate::RangeChoice;
 use skipstone_tools::convert::{Method, convert};
 use skipstone_tools::data::Dataset;
 use skipstone_tools::fit::WeightChoice;
@@ -28,8 +27,8 @@ fn images(file: &str, count: usize) -> Dataset {
 }
 
 fn blob(network: &FloatNetwork, calibration: &Dataset, weights: WeightChoice) -> Blob {
-    let method = Method { ranges: RangeChoice::default(), weights };
-    convert(network, calibration, method, Wishes::default(), &|_| {}).unwrap().blob
+    let method = Method { weights, ..Method::default() };
+    convert(network, Some(calibration), method, Wishes::default(), &|_| {}).unwrap().blob
 }
 
 /// Calls `take` with the index of each score of each image and its difference from the float network's.
@@ -107,6 +106,7 @@ fn separable() -> FloatNetwork {
             dense("scores", 24, 5, Activation::None, 5),
         ],
         labels: Vec::new(),
+        quantized: Default::default(),
     }
 }
 

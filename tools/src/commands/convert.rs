@@ -17,8 +17,9 @@ use skipstone_tools::data::Dataset;
 use skipstone_tools::fit::WeightChoice;
 use skipstone_tools::float::shapes;
 use skipstone_tools::import::{ImportOptions, Imported, InputSize, import};
-use skipstone_tools::network::FloatNetwork;
+use skipstone_tools::network::{FloatNetwork, Quantized};
 use skipstone_tools::optimize::{Goal, Target, Wishes};
+use skipstone_tools::quantize::Rounding;
 
 use super::eval::tally;
 use super::evaluation::Evaluation;
@@ -34,10 +35,12 @@ Examples:
   skipstone convert resnet20.pth -o resnet20.skip --calibrate train.bin --normalize cifar10
   skipstone convert net.onnx -o net.skip --calibrate train.bin --report net.html --evaluate test.bin
   skipstone convert net.onnx -o net.skip --calibrate data/ --optimize speed --ram 48K
+  skipstone convert net-int8.tflite -o net.skip
   skipstone convert digits.toml -o digits.skip --calibrate digits-calibration.npz
 
-Models: ONNX and Keras (float); checkpoints of ResNets (PyTorch's .pt, .pth and .th, safetensors), recognised by their \
-tensors' names; for other networks a description (.toml) of the checkpoint. Nothing in a file is executed.
+Models: ONNX and Keras (float), TensorFlow Lite (float and int8); checkpoints of ResNets (PyTorch's .pt, .pth \
+and .th, safetensors), recognised by their tensors' names; for other networks a description (.toml) of the \
+checkpoint. Nothing in a file is executed.
 
 Calibration: CIFAR-10 binary files, .npy or .npz, a folder of pictures; some hundred images as the \
 network will see them, from the training set. Labels are not needed.
@@ -51,16 +54,16 @@ calibration_images, notes, layers (name, kind, output, macs, weight_bytes, scale
 #[derive(Args)]
 #[command(after_help = NOTES)]
 pub(crate) struct Arguments {
-    /// The trained model (.onnx, .h5, .keras, .pt, .pth, .th, .safetensors, .toml)
+    /// The trained model (.onnx, .tflite, .h5, .keras, .pt, .pth, .th, .safetensors, .toml)
     model: PathBuf,
 
     /// The blob to write
     #[arg(short, long, value_name = "OUT.skip")]
     output: PathBuf,
 
-    /// Images that show the activations' ranges
+    /// Images that show the activations' ranges; a model that is quantized already needs none
     #[arg(long, value_name = "DATA")]
-    calibrate: PathBuf,
+    calibrate: Option<PathBuf>,
 
     /// Use so many of them, spread evenly
     #[arg(long, value_name = "N", default_value_t = 500, value_parser = super::count)]
@@ -77,6 +80,10 @@ pub(crate) struct Arguments {
     /// How weights are rounded to integers
     #[arg(long, value_enum, default_value_t)]
     weights: Weights,
+
+    /// How values are rounded on their way back to int8
+    #[arg(long, value_enum, default_value_t)]
+    rounding: RoundingArgument,
 
     /// Write a page (HTML) about the conversion: noise, ranges, memory, accuracy
     #[arg(long, value_name = "OUT.html")]
@@ -144,6 +151,16 @@ enum Weights {
     Compensated,
 }
 
+/// How values are rounded on their way back to int8.
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+enum RoundingArgument {
+    /// Once for each layer; a block's addition has no rounding of its own
+    #[default]
+    Fused,
+    /// As TensorFlow Lite's reference kernels do, bit for bit: for int8 .tflite files
+    TfliteExact,
+}
+
 impl Arguments {
     fn wishes(&self) -> Wishes {
         Wishes { target: self.target, goal: self.optimize, ram: self.ram, flash: self.flash }
@@ -159,7 +176,11 @@ impl Arguments {
             Weights::BiasCorrected => WeightChoice::BiasCorrected,
             Weights::Compensated => WeightChoice::Compensated,
         };
-        Method { ranges, weights }
+        let rounding = match self.rounding {
+            RoundingArgument::Fused => Rounding::Fused,
+            RoundingArgument::TfliteExact => Rounding::TfliteExact,
+        };
+        Method { ranges, weights, rounding }
     }
 
     /// The report, with the accuracy on `evaluated` or, if they are labelled, on the calibration images.
@@ -168,19 +189,19 @@ impl Arguments {
         network: &FloatNetwork,
         converted: &Converted,
         report: &Report,
-        calibration: &Dataset,
+        calibration: Option<&Dataset>,
         evaluated: Option<Dataset>,
     ) -> Result<String> {
         let model = parse(&converted.blob, &self.output)?;
         let (seen, path) = match &self.evaluate {
-            Some(path) => (false, path),
-            None => (true, &self.calibrate),
+            Some(path) => (false, Some(path)),
+            None => (true, self.calibrate.as_ref()),
         };
         // calibration needs no labels, so that wrong ones are as good as none
-        let own = || calibration.clone().match_classes(&network.labels, report.classes).ok();
+        let own = || calibration.cloned()?.match_classes(&network.labels, report.classes).ok();
         let data = evaluated.or_else(own).filter(|data| data.labels().is_some());
-        let accuracy = match data {
-            Some(data) => {
+        let accuracy = match data.zip(path) {
+            Some((data, path)) => {
                 let tally = tally(&model, &data, Some(network), self.quiet || self.json)?;
                 let images = format!("{} images of {}", grouped(data.len() as u64), path.display());
                 Some(Accuracy { evaluation: Evaluation::new(&model, true, &tally), images, seen })
@@ -200,8 +221,11 @@ impl Arguments {
             network,
             converted,
             report,
-            method: format!("{ranges}; {weights}"),
-            calibration_images: calibration.len(),
+            method: match network.quantized == Quantized::default() {
+                true => format!("{ranges}; {weights}"),
+                false => "ranges and weights of the file".into(),
+            },
+            calibration_images: calibration.map_or(0, Dataset::len),
             accuracy,
         })
     }
@@ -237,11 +261,12 @@ struct Layer<'a> {
 /// Runs the command.
 pub(crate) fn execute(arguments: &Arguments) -> Result<()> {
     let Arguments { model, output, calibrate, json, quiet, .. } = arguments;
-    let inputs = [Some(model), Some(calibrate), arguments.labels.as_ref()];
+    let inputs = [Some(model), calibrate.as_ref(), arguments.labels.as_ref()];
     check_output(output, &inputs.into_iter().flatten().map(PathBuf::as_path).collect::<Vec<_>>())?;
     check_replaced(output, MAGIC.as_slice(), "blob")?;
     if let Some(page) = &arguments.report {
-        let inputs = [Some(model), Some(calibrate), arguments.labels.as_ref(), arguments.evaluate.as_ref()];
+        let inputs =
+            [Some(model), calibrate.as_ref(), arguments.labels.as_ref(), arguments.evaluate.as_ref()];
         check_output(page, &inputs.into_iter().flatten().map(PathBuf::as_path).collect::<Vec<_>>())?;
         check_replaced(page, b"<!DOCTYPE html>", "page")?;
         if place(page) == place(output) {
@@ -258,20 +283,29 @@ pub(crate) fn execute(arguments: &Arguments) -> Result<()> {
     if !json && !quiet {
         print(&recognized(model, &notes))?;
     }
-    let data = Dataset::open_for_calibration(calibrate, network.input, arguments.calibration_images)?;
+    let method = arguments.method();
+    if method.rounding == Rounding::TfliteExact && network.quantized == Quantized::default() {
+        bail!(
+            "{}: is a float model, which has no int8 values whose bits could be kept\n  \
+             help: leave --rounding tflite-exact out, or give an int8 .tflite file",
+            model.display()
+        );
+    }
+    let open =
+        |data: &PathBuf| Dataset::open_for_calibration(data, network.input, arguments.calibration_images);
+    let data = calibrate.as_ref().map(open).transpose()?;
     let evaluated = match &arguments.evaluate {
         Some(path) => Some(labelled(path, &network)?),
         None => None,
     };
     let bar = progress_bar(*json || *quiet)?;
-    let converted =
-        convert(&network, &data, arguments.method(), arguments.wishes(), &|step| show(&bar, step))
-            .with_context(|| model.display().to_string())?;
+    let converted = convert(&network, data.as_ref(), method, arguments.wishes(), &|step| show(&bar, step))
+        .with_context(|| model.display().to_string())?;
     bar.finish_and_clear();
     let Converted { blob, layers, .. } = &converted;
     let report = report(parse(blob, output)?)?;
     let page = match &arguments.report {
-        Some(_) => Some(arguments.page(&network, &converted, &report, &data, evaluated)?),
+        Some(_) => Some(arguments.page(&network, &converted, &report, data.as_ref(), evaluated)?),
         None => None,
     };
     blob.write(output)?;
@@ -279,7 +313,8 @@ pub(crate) fn execute(arguments: &Arguments) -> Result<()> {
         write_atomically(path, page.as_bytes())?;
     }
     if *json {
-        return print_json(&outcome(output, &report, data.len(), &notes, layers));
+        let images = data.as_ref().map_or(0, Dataset::len);
+        return print_json(&outcome(output, &report, images, &notes, layers));
     }
     if *quiet { Ok(()) } else { print(&describe(output, &report, layers)) }
 }

@@ -214,7 +214,7 @@ fn parameters(weights: &[f32], bias: &[f32], outputs: usize, taps: usize) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::network::Dense;
+    use crate::network::{Dense, Quantized};
 
     fn conv(
         name: &str,
@@ -256,6 +256,7 @@ mod tests {
             preprocessing: Preprocessing { mean: vec![0.5], std: vec![0.25, 0.25, 0.25] },
             stages,
             labels: Vec::new(),
+            quantized: Quantized::default(),
         }
     }
 

@@ -1,12 +1,14 @@
 //! The operator graph as a model file states it: nodes with typed operators, constants, names; no understanding yet.
 //!
-//! Readers (ONNX now) fill it. What a format keeps in attributes or in inputs depending on its
+//! Readers (ONNX, TensorFlow Lite) fill it. What a format keeps in attributes or in inputs depending on its
 //! version is always an input here. Nodes are in order of execution. Convolution weights are OIHW,
 //! whatever the file has.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use super::error::{ErrorKind, Refusal};
+use crate::network::TensorScale;
 
 /// Index into [`Graph::values`].
 pub(crate) type ValueId = usize;
@@ -24,6 +26,17 @@ pub(crate) struct Graph {
     pub(crate) nodes: Vec<Node>,
     /// The layout in which convolutions and poolings see their images.
     pub(crate) layout: Layout,
+    /// What the integers of quantized values stand for.
+    pub(crate) quantizations: BTreeMap<ValueId, Quantization>,
+}
+
+/// real = scale * (integer - zero point), with one pair or with one for each position along an axis.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Quantization {
+    pub(crate) scales: Vec<f32>,
+    /// As many as scales.
+    pub(crate) zero_points: Vec<i64>,
+    pub(crate) axis: usize,
 }
 
 /// Something that nodes read or write.
@@ -230,6 +243,32 @@ impl Constant {
         );
         Err(Refusal::new(ErrorKind::Value, tensor, reason)
             .help("the training diverged or the file is damaged: take an earlier checkpoint"))
+    }
+}
+
+impl Quantization {
+    /// What a tensor's integers stand for; `None` if it holds floats or has other sizes.
+    pub(crate) fn reals(&self, constant: &Constant) -> Option<Constant> {
+        let Data::Integer(values) = &constant.data else { return None };
+        let size = if self.scales.len() > 1 { *constant.dims.get(self.axis)? } else { 1 };
+        let behind = constant.dims.get(self.axis + 1..).unwrap_or_default().iter().product::<usize>().max(1);
+        if size != self.scales.len() {
+            return None;
+        }
+        let real = |(index, &value): (usize, &i64)| {
+            let at = index / behind % size;
+            (value.saturating_sub(self.zero_points[at]) as f64 * f64::from(self.scales[at])) as f32
+        };
+        let values = values.iter().enumerate().map(real).collect();
+        Some(Constant { dims: constant.dims.clone(), data: Data::Float(values) })
+    }
+
+    /// The one int8 scale and zero point.
+    pub(crate) fn uniform(&self) -> Option<TensorScale> {
+        match (&self.scales[..], &self.zero_points[..]) {
+            (&[scale], &[zero_point]) => Some(TensorScale { scale, zero_point: zero_point.try_into().ok()? }),
+            _ => None,
+        }
     }
 }
 

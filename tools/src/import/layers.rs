@@ -7,6 +7,7 @@ use skipstone::Shape;
 
 use super::affine::Affine;
 use super::error::{ErrorKind, Refusal};
+use crate::network::{LayerScales, TensorScale};
 
 /// Index of a layer, in order of execution; 0 is the input.
 pub(crate) type LayerId = usize;
@@ -37,6 +38,10 @@ pub(crate) struct Layer {
     /// Shape of what it makes.
     pub(crate) shape: Shape,
     pub(crate) operation: Operation,
+    /// How the file has quantized what it makes.
+    pub(crate) scale: Option<TensorScale>,
+    /// How the file has quantized its weights.
+    pub(crate) scales: Option<LayerScales>,
 }
 
 /// What a layer computes.
@@ -119,9 +124,9 @@ impl Layers {
         let [height, width, channels] = input;
         let shape = shape(height, width, channels)
             .map_err(|reason| Refusal::new(ErrorKind::Shape, place.clone(), reason))?;
-        let input =
-            Layer { name: "input".into(), place, inputs: Vec::new(), shape, operation: Operation::Input };
-        Ok(Layers { layers: vec![input], allowance })
+        let mut layers = Layers { layers: Vec::new(), allowance };
+        layers.push("input".into(), place, &[], shape, Operation::Input);
+        Ok(layers)
     }
 
     pub(crate) fn get(&self, layer: LayerId) -> &Layer {
@@ -153,9 +158,23 @@ impl Layers {
             let reason = "weights that many layers share unfold to many times the file's size";
             Refusal::new(ErrorKind::Shape, place.clone(), reason)
         })?;
-        let inputs = inputs.to_vec();
-        self.layers.push(Layer { name: name.into(), place, inputs, shape, operation });
+        self.push(name.into(), place, inputs, shape, operation);
         Ok(self.layers.len() - 1)
+    }
+
+    fn push(&mut self, name: String, place: String, inputs: &[LayerId], shape: Shape, operation: Operation) {
+        let inputs = inputs.to_vec();
+        self.layers.push(Layer { name, place, inputs, shape, operation, scale: None, scales: None });
+    }
+
+    /// Notes how the file has quantized what a layer makes.
+    pub(crate) fn set_scale(&mut self, layer: LayerId, scale: TensorScale) {
+        self.layers[layer].scale = Some(scale);
+    }
+
+    /// Notes how the file has quantized a layer's weights.
+    pub(crate) fn set_scales(&mut self, layer: LayerId, scales: Option<LayerScales>) {
+        self.layers[layer].scales = scales;
     }
 }
 

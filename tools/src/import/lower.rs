@@ -2,8 +2,9 @@
 //!
 //! Each value is either a constant or a layer's result in some arrangement of its axes. Operators
 //! over positions and channels are in `lower/windows.rs`, those with weights in
-//! `lower/weights.rs`.
+//! `lower/weights.rs`; what is quantized in the file in `lower/quantized.rs`.
 
+mod quantized;
 mod weights;
 mod windows;
 
@@ -12,7 +13,7 @@ use std::rc::Rc;
 use super::arrangement::{Arrangement, Axis};
 use super::error::{ErrorKind, Refusal, enumerate};
 use super::fold::{self, Budget};
-use super::graph::{Constant, Data, Graph, Input, Layout, Node, Operator, ValueId};
+use super::graph::{Constant, Data, Graph, Input, Layout, Node, Operator, Quantization, ValueId};
 use super::layers::{INPUT, LayerId, Layers, Operation, allowance};
 
 /// Layers and what the graph says beside them.
@@ -99,7 +100,7 @@ pub(crate) fn lower(mut graph: Graph, file_bytes: usize) -> Result<Lowered, Refu
     // Small sizes and axes cost nothing in the file; a megabyte serves all of them.
     let budget = Budget(file_bytes.saturating_add(1 << 20));
     let mut lowering = Lowering { graph, states, layers, budget };
-    lowering.states[input.value] = Some(State::Tensor(Tensor { layer: INPUT, arrangement }));
+    lowering.set(input.value, State::Tensor(Tensor { layer: INPUT, arrangement }));
     lowering.walk()?;
     match &lowering.states[output] {
         Some(State::Tensor(tensor)) if tensor.arrangement.batch() == batch => {
@@ -247,10 +248,19 @@ impl Lowering {
             let place = node.place(&self.graph);
             let state = self.node(At { node: &node, place: &place })?;
             if let Some(&Some(output)) = node.outputs.first() {
-                self.states[output] = Some(state);
+                self.set(output, state);
             }
         }
         Ok(())
+    }
+
+    /// What is known of a value from here on.
+    fn set(&mut self, value: ValueId, state: State) {
+        let scale = self.graph.quantizations.get(&value).and_then(Quantization::uniform);
+        if let (State::Tensor(tensor), Some(scale)) = (&state, scale) {
+            self.layers.set_scale(tensor.layer, scale);
+        }
+        self.states[value] = Some(state);
     }
 
     fn node(&mut self, at: At<'_>) -> Result<State, Refusal> {
@@ -265,6 +275,7 @@ impl Lowering {
                 })?),
             });
         }
+        self.read_as_reals(at, &mut inputs)?;
         if let (Operator::CastLike, [Some(_), Some(like)]) = (&at.node.operator, &inputs[..]) {
             // Only the type of the second input matters; what depends on the image is float.
             let integer = matches!(like, State::Constant(c) if matches!(c.data, Data::Integer(_)));

@@ -1,7 +1,7 @@
 //! Importers: trained float models in the formats that frameworks write, as a [`FloatNetwork`].
 //!
 //! ```text
-//! .onnx, .h5, .keras ---------------------> graph --lower--.
+//! .onnx, .tflite, .h5, .keras ------------> graph --lower--.
 //!                                                          +--> layers --recognize--> network
 //! .toml -------------------------.                         |
 //!                                +--> description ---------'
@@ -22,7 +22,7 @@
 //! normalises its own input (arithmetic or batch norm before its first layer) is taken to want
 //! pixels of 0..255, unless its numbers only make sense for 0..1: no mean above 1 and no scale below
 //! 1, as in (x - 0.485) / 0.229. Either way its own normalisation is folded into mean and std. A note
-//! says which was taken.
+//! says which was taken. A model whose int8 input has a scale and zero point is fed pixel - 128.
 
 mod affine;
 mod arrangement;
@@ -43,6 +43,7 @@ mod recognize;
 mod safetensors;
 #[cfg(test)]
 mod tests;
+mod tflite;
 
 use std::fs::File;
 use std::io::Read;
@@ -52,9 +53,10 @@ use std::str::FromStr;
 use checkpoint::Checkpoint;
 use description::Description;
 use graph::Graph;
-use layers::{INPUT, LayerId, Layers};
+use layers::{INPUT, LayerId, Layers, Operation};
+use recognize::Recognized;
 
-use crate::network::FloatNetwork;
+use crate::network::{FloatNetwork, Quantized};
 
 pub use error::{ErrorKind, ImportError, Refusal};
 
@@ -124,8 +126,8 @@ struct Draft {
     notes: Vec<String>,
 }
 
-/// Reads a model: an ONNX or Keras file, a checkpoint (safetensors, or PyTorch's) of a ResNet, or a TOML
-/// description that names its checkpoint.
+/// Reads a model: an ONNX, TensorFlow Lite or Keras file, a checkpoint (safetensors, or PyTorch's) of a
+/// ResNet, or a TOML description that names its checkpoint.
 ///
 /// Weights are looked for beside the file, where it names them.
 ///
@@ -153,6 +155,8 @@ pub fn import_bytes(bytes: Vec<u8>, path: &Path, options: &ImportOptions) -> Res
         from_description(path, &bytes)
     } else if let Some(refusal) = other_format(&bytes) {
         Err(in_file(refusal))
+    } else if tflite::is_tflite(&bytes) {
+        tflite::read(&bytes).and_then(|graph| from_graph((graph, bytes.len()))).map_err(in_file)
     } else if onnx::is_onnx(&bytes) {
         let folder = path.parent().unwrap_or(Path::new(""));
         onnx::read(bytes, folder).and_then(from_graph).map_err(in_file)
@@ -267,20 +271,16 @@ fn read_file(path: &Path) -> Result<Vec<u8>, Refusal> {
 
 /// Formats that are recognised but not read.
 fn other_format(bytes: &[u8]) -> Option<Refusal> {
-    let (kind, help) = if bytes.get(4..8) == Some(b"TFL3") {
-        ("a TensorFlow Lite file", "export the float model to ONNX with tf2onnx")
-    } else if bytes.starts_with(&skipstone::MAGIC) {
-        ("a skipstone blob", "it is converted already: `inspect`, `eval` and `run` take it")
-    } else {
-        return None;
-    };
-    Some(Refusal::new(ErrorKind::Format, "", format!("is {kind}, which is not read")).help(help))
+    let reason = "is a skipstone blob, which is not read";
+    let refusal = Refusal::new(ErrorKind::Format, "", reason)
+        .help("it is converted already: `inspect`, `eval` and `run` take it");
+    bytes.starts_with(&skipstone::MAGIC).then_some(refusal)
 }
 
 fn unknown_format() -> Refusal {
     Refusal::new(ErrorKind::Format, "", "is of no format that is known here").help(
-        "models are ONNX or Keras files, checkpoints (safetensors, or PyTorch's), or TOML descriptions of \
-         checkpoints",
+        "models are ONNX, TensorFlow Lite or Keras files, checkpoints (safetensors, or PyTorch's), or TOML \
+         descriptions of checkpoints",
     )
 }
 
@@ -293,6 +293,7 @@ impl Draft {
         let (preprocessing, note) = preprocessing::preprocessing(
             [mean, std],
             recognized.normalisation.as_ref(),
+            self.layers.get(INPUT).scale,
             self.integer_input,
             shape.channels.into(),
         )?;
@@ -306,9 +307,21 @@ impl Draft {
         }
         let stem = || path.file_stem().map_or("network".into(), |stem| stem.to_string_lossy().into_owned());
         let name = options.name.clone().or(self.name).unwrap_or_else(stem);
-        let network = FloatNetwork { name, input: shape, preprocessing, stages: recognized.stages, labels };
+        let Recognized { stages, quantized, .. } = recognized;
+        notes.extend(kept(&quantized, &self.layers));
+        let network = FloatNetwork { name, input: shape, preprocessing, stages, labels, quantized };
         Ok(Imported { network, notes })
     }
+}
+
+/// How much of a quantized file stays as it is.
+fn kept(quantized: &Quantized, layers: &Layers) -> Option<String> {
+    let weighty =
+        |id: &usize| matches!(layers.get(*id).operation, Operation::Convolution(_) | Operation::Dense { .. });
+    let (kept, all) = (quantized.layers.len(), (0..layers.len()).filter(weighty).count());
+    let weights =
+        if kept == all { "weights".into() } else { format!("the weights of {kept} of {all} layers") };
+    (kept > 0).then(|| format!("quantized in the file: its scales and {weights} stay"))
 }
 
 #[cfg(test)]
@@ -318,7 +331,6 @@ mod formats {
     #[test]
     fn formats_of_other_tools_are_named() {
         let named = |bytes: &[u8]| other_format(bytes).map(|refusal| refusal.reason).unwrap_or_default();
-        assert!(named(b"\x1c\0\0\0TFL3").contains("TensorFlow Lite"));
         assert!(named(b"").is_empty());
     }
 }

@@ -2,19 +2,31 @@
 
 use super::affine::Affine;
 use super::error::{ErrorKind, Refusal};
-use crate::network::Preprocessing;
+use crate::network::{Preprocessing, TensorScale};
 
 /// Mean and standard deviation, and a line that says where they come from; the rules are in [`super`].
 pub(crate) fn preprocessing(
     [mean, std]: [Option<Vec<f32>>; 2],
     normalisation: Option<&Affine>,
+    scale: Option<TensorScale>,
     integer_input: bool,
     channels: usize,
 ) -> Result<(Preprocessing, String), Refusal> {
     let refuse = |reason: String| Refusal::new(ErrorKind::Preprocessing, "preprocessing", reason);
     let given = mean.is_some() || std.is_some();
-    let mean = mean.unwrap_or_else(|| vec![0.0]);
-    let std = std.unwrap_or_else(|| vec![1.0]);
+    let raw = integer_input || normalisation.is_some_and(wants_raw_pixels);
+    let assumed = match scale {
+        _ if given => [0.0, 1.0],
+        // The int8 input's whole range is the pixel's: q = pixel - 128.
+        Some(TensorScale { scale, zero_point }) => {
+            let [scale, zero_point] = [scale.into(), f64::from(zero_point)];
+            [((zero_point + 128.0) / 255.0) as f32, (1.0 / (255.0 * scale)) as f32]
+        }
+        None if raw => [0.0, RAW],
+        None => [0.0, 1.0],
+    };
+    let mean = mean.unwrap_or_else(|| vec![assumed[0]]);
+    let std = std.unwrap_or_else(|| vec![assumed[1]]);
     for (name, values) in [("mean", &mean), ("std", &std)] {
         if values.len() != 1 && values.len() != channels {
             let reason = format!("{name} has {} values for {channels} channels", values.len());
@@ -26,19 +38,20 @@ pub(crate) fn preprocessing(
         }
     }
     let Some(model) = normalisation else {
-        let note = match (given, integer_input) {
-            (true, _) => format!("pixels: (pixel / 255 - {mean:?}) / {std:?}"),
-            (false, true) => "pixels: 0..255, as the model's integer input says".into(),
-            (false, false) => {
+        let note = match (given, scale, raw) {
+            (true, ..) => format!("pixels: (pixel / 255 - {mean:?}) / {std:?}"),
+            (false, Some(TensorScale { scale, zero_point }), _) => {
+                let [black, white] = [-128.0, 127.0].map(|q: f32| scale * (q - f32::from(zero_point)));
+                format!("pixels: pixel - 128 is the model's int8 input, of {black} to {white}")
+            }
+            (false, None, true) => "pixels: 0..255, as the model's integer input says".into(),
+            (false, None, false) => {
                 "pixels: pixel / 255, as no mean and standard deviation are given (--normalize has the usual)"
                     .into()
             }
         };
-        let std = if integer_input && !given { vec![RAW] } else { std };
         return Ok((Preprocessing { mean, std }, note));
     };
-    let raw = integer_input || wants_raw_pixels(model);
-    let (mean, std) = if given || !raw { (mean, std) } else { (vec![0.0], vec![RAW]) };
     let mut folded = Preprocessing { mean: Vec::new(), std: Vec::new() };
     for channel in 0..channels {
         let [mean, std] = [&mean, &std].map(|list| f64::from(list[channel % list.len()]));
@@ -52,7 +65,7 @@ pub(crate) fn preprocessing(
         folded.mean.push(mean);
         folded.std.push(std);
     }
-    let fed = match (given, raw) {
+    let fed = match (given, raw || scale.is_some()) {
         (true, _) => "by the given mean and standard deviation, then as the model does",
         (false, true) => "the model normalises pixels of 0..255 itself",
         (false, false) => "the model normalises pixels of 0..1 itself",
@@ -87,7 +100,7 @@ mod tests {
     #[test]
     fn normalisation_in_the_model_becomes_mean_and_std() {
         let fold = |model: Affine, given: [Option<Vec<f32>>; 2]| {
-            preprocessing(given, Some(&model), false, 1).unwrap()
+            preprocessing(given, Some(&model), None, false, 1).unwrap()
         };
         // (pixel - 120) / 60
         let (raw, note) = fold(affine(1.0 / 60.0, -2.0), [None, None]);
@@ -108,7 +121,7 @@ mod tests {
     #[test]
     fn negative_and_degenerate_normalisations_are_refused() {
         for scale in [-1.0, 0.0, 1e-60, 1e60] {
-            let refusal = preprocessing([None, None], Some(&affine(scale, 0.0)), false, 1).unwrap_err();
+            let refusal = preprocessing([None, None], Some(&affine(scale, 0.0)), None, false, 1).unwrap_err();
             assert_eq!(refusal.kind, ErrorKind::Preprocessing);
         }
         let bad = [
@@ -118,16 +131,26 @@ mod tests {
             [None, Some(vec![-1.0])],
         ];
         for given in bad {
-            let refusal = preprocessing(given, None, false, 3).unwrap_err();
+            let refusal = preprocessing(given, None, None, false, 3).unwrap_err();
             assert_eq!(refusal.kind, ErrorKind::Preprocessing);
         }
     }
 
     #[test]
     fn integer_inputs_are_raw_pixels() {
-        let (raw, note) = preprocessing([None, None], None, true, 3).unwrap();
+        let (raw, note) = preprocessing([None, None], None, None, true, 3).unwrap();
         assert_eq!((raw.std, note.contains("integer")), (vec![RAW], true));
-        let (unit, note) = preprocessing([None, None], None, false, 3).unwrap();
+        let (unit, note) = preprocessing([None, None], None, None, false, 3).unwrap();
         assert_eq!((unit.std, note.contains("no mean")), (vec![1.0], true));
+    }
+    #[test]
+    fn an_int8_input_is_the_pixel_less_128_unless_something_else_is_given() {
+        let fed = |scale, zero_point, given: [Option<Vec<f32>>; 2]| {
+            preprocessing(given, None, Some(TensorScale { scale, zero_point }), true, 3).unwrap().0
+        };
+        close(&fed(1.0, -128, [None, None]), 0.0, RAW);
+        close(&fed(RAW, -128, [None, None]), 0.0, 1.0);
+        close(&fed(2.0 * RAW, -1, [None, None]), 127.0 / 255.0, 0.5);
+        close(&fed(1.0, -128, [None, Some(vec![0.5])]), 0.0, 0.5);
     }
 }

@@ -16,7 +16,9 @@ mod trim;
 use super::affine::Affine;
 use super::error::{ErrorKind, Refusal};
 use super::layers::{INPUT, LayerId, Layers, Operation};
-use crate::network::{Activation, Block, Conv2d, Pool2d, Shortcut, Stage};
+use crate::network::{
+    Activation, Block, Conv2d, LayerScales, Part, Pool2d, Quantized, Shortcut, Stage, TensorId, TensorScale,
+};
 use elements::{Element, Piece, square};
 
 /// The network's stages and what leads to them.
@@ -27,12 +29,20 @@ pub(crate) struct Recognized {
     pub(crate) stages: Vec<Stage>,
     /// What was recognised, a line for each stage.
     pub(crate) notes: Vec<String>,
+    /// What the file has quantized already.
+    pub(crate) quantized: Quantized,
 }
 
 /// The stages that make `output`.
 pub(crate) fn recognize(layers: &Layers, output: LayerId) -> Result<Recognized, Refusal> {
     let walk = Walk { layers, readers: readers(layers, output) };
-    let mut found = Recognized { normalisation: None, stages: Vec::new(), notes: Vec::new() };
+    let mut found = Recognized {
+        normalisation: None,
+        stages: Vec::new(),
+        notes: Vec::new(),
+        quantized: Quantized::default(),
+    };
+    found.note_scale(TensorId::INPUT, layers.get(INPUT).scale);
     let mut at = INPUT;
     loop {
         at = match walk.readers[at][..] {
@@ -42,7 +52,7 @@ pub(crate) fn recognize(layers: &Layers, output: LayerId) -> Result<Recognized, 
                 found.stage(&walk, piece)?
             }
             [left, right] => {
-                let (block, last) = walk.block(at, left, right)?;
+                let (block, last) = walk.block(at, left, right, &mut found)?;
                 found.notes.push(String::new());
                 found.stages.push(Stage::Block(block));
                 last
@@ -81,7 +91,8 @@ fn readers(layers: &Layers, output: LayerId) -> Vec<Vec<LayerId>> {
 impl Recognized {
     /// Adds what was found as a stage; the layer that it ends with is returned.
     fn stage(&mut self, walk: &Walk<'_>, piece: Piece) -> Result<LayerId, Refusal> {
-        let Piece { first, last, element, mut note } = piece;
+        let Piece { first, last, element, mut note, scales } = piece;
+        let scale = walk.layers.get(last).scale;
         if let Some(Stage::Softmax) = self.stages.last() {
             let reason = "follows a softmax, which can only be the last layer";
             return Err(walk.refuse(ErrorKind::Topology, first, reason));
@@ -115,6 +126,8 @@ impl Recognized {
             Element::Affine(affine) if self.stages.is_empty() && self.normalisation.is_none() => {
                 self.notes.push(note);
                 self.normalisation = Some(affine);
+                self.quantized.tensors.remove(&TensorId::INPUT);
+                self.note_scale(TensorId::INPUT, scale);
                 return Ok(last);
             }
             Element::Clamp(activation) if self.activate(activation) => return Ok(last),
@@ -130,9 +143,25 @@ impl Recognized {
                 return Err(walk.refuse(ErrorKind::Topology, first, reason));
             }
         };
+        let output = self.tensor(Part::Output);
+        self.note_scale(output, scale);
+        self.note_scales(output, scales);
         self.notes.push(note);
         self.stages.push(stage);
         Ok(last)
+    }
+
+    /// A tensor of the stage that is added next.
+    fn tensor(&self, part: Part) -> TensorId {
+        TensorId { stage: self.stages.len(), part }
+    }
+
+    fn note_scale(&mut self, tensor: TensorId, scale: Option<TensorScale>) {
+        self.quantized.tensors.extend(scale.map(|scale| (tensor, scale)));
+    }
+
+    fn note_scales(&mut self, tensor: TensorId, scales: Option<LayerScales>) {
+        self.quantized.layers.extend(scales.map(|scales| (tensor, scales)));
     }
 
     /// An activation after a max pooling is the same before it: both are monotone.
@@ -183,8 +212,14 @@ impl Walk<'_> {
         Refusal::new(kind, &self.layers.get(layer).place, reason)
     }
 
-    /// The block that begins at `fork` and the layer that it ends with.
-    fn block(&self, fork: LayerId, left: LayerId, right: LayerId) -> Result<(Block, LayerId), Refusal> {
+    /// The block that begins at `fork` and the layer that it ends with; what is quantized is noted.
+    fn block(
+        &self,
+        fork: LayerId,
+        left: LayerId,
+        right: LayerId,
+        found: &mut Recognized,
+    ) -> Result<(Block, LayerId), Refusal> {
         let (left, join) = self.branch(left)?;
         let (right, other) = self.branch(right)?;
         let place = &self.layers.get(join).place;
@@ -205,10 +240,18 @@ impl Walk<'_> {
             return Err(refuse(reason)
                 .help("a block's path has two or three convolutions, its shortcut none or one of 1 x 1"));
         }
+        let parts = (0..).map(Part::Path).zip(&path);
+        for (part, piece) in parts.chain(shortcut.iter().map(|piece| (Part::Projection, piece))) {
+            let tensor = found.tensor(part);
+            found.note_scale(tensor, self.layers.get(piece.last).scale);
+            found.note_scales(tensor, piece.scales.clone());
+        }
         let path = self.path(path, join)?;
         let shortcut = self.shortcut(shortcut, join)?;
         let (clamp, last) = self.clamps(join);
         let activation = self.activation(clamp, last)?;
+        let output = found.tensor(Part::Output);
+        found.note_scale(output, self.layers.get(last).scale);
         let name = common_module(&path);
         Ok((Block { name, path, shortcut, activation }, last))
     }

@@ -37,7 +37,7 @@ const TINY_FILES: [&str; 7] = [
 
 fn blob(network: &FloatNetwork) -> Vec<u8> {
     let data = Dataset::open_for_calibration(&fixture("tiny.npz"), network.input, 4).unwrap();
-    convert(network, &data, Method::default(), Wishes::default(), &|_| {}).unwrap().blob.to_vec()
+    convert(network, Some(&data), Method::default(), Wishes::default(), &|_| {}).unwrap().blob.to_vec()
 }
 
 #[test]

@@ -328,7 +328,7 @@ fn int8_answers_are_near_the_float_networks() {
                 Dataset::open_for_calibration(&fixture(&format!("{name}.npz")), network.input, 4).unwrap();
             let blob = skipstone_tools::convert::convert(
                 &network,
-                &images,
+                Some(&images),
                 skipstone_tools::convert::Method::default(),
                 skipstone_tools::optimize::Wishes::default(),
                 &|_| {},

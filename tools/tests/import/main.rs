@@ -4,6 +4,7 @@ mod checkpoints;
 mod keras;
 mod npz;
 mod oracle;
+mod tflite;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -24,3 +24,8 @@ pub(crate) fn floats(path: &Path, name: &str) -> Option<Vec<f32>> {
     let bytes = bytes(path, name)?;
     Some(bytes.as_chunks().0.iter().map(|&chunk| f32::from_le_bytes(chunk)).collect())
 }
+
+/// An array of i8.
+pub(crate) fn integers(path: &Path, name: &str) -> Vec<i8> {
+    bytes(path, name).unwrap().into_iter().map(u8::cast_signed).collect()
+}

@@ -39,7 +39,7 @@ fn digits(suffix: &str) -> String {
     }
     let images = Dataset::open_for_calibration(&models.join("digits-calibration.npz"), network.input, 8);
     let converted =
-        convert(&network, &images.unwrap(), Method::default(), Wishes::default(), &|_| {}).unwrap();
+        convert(&network, Some(&images.unwrap()), Method::default(), Wishes::default(), &|_| {}).unwrap();
     let report = report(Model::parse(&converted.blob).unwrap()).unwrap();
     let method = "a method".into();
     page(&Content {

@@ -80,6 +80,7 @@ impl Lowering {
         let name = layer_name(&self.graph, at.node, Some(&self.input_name(at.node, 1)));
         let conv = Convolution { window, outputs, depthwise, weights, bias };
         let layer = self.layers.add(name, at.place, &[input.layer], Operation::Convolution(conv))?;
+        self.note_scales(at, layer, outputs);
         Ok(self.as_image(layer, &input))
     }
 
@@ -131,6 +132,7 @@ impl Lowering {
         let name = layer_name(&self.graph, at.node, Some(&self.input_name(at.node, 1)));
         let operation = Operation::Dense { weights: ordered, bias };
         let layer = self.layers.add(name, at.place, &[input.layer], operation)?;
+        self.note_scales(at, layer, outputs);
         Ok(Tensor { layer, arrangement: input.arrangement.dense(self.layers.shape(layer)) })
     }
 

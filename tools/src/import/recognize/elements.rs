@@ -4,7 +4,7 @@ use super::Walk;
 use crate::import::affine::Affine;
 use crate::import::error::{ErrorKind, Refusal};
 use crate::import::layers::{Convolution, LayerId, Operation, Window};
-use crate::network::{Activation, Conv2d, Dense, Pool2d};
+use crate::network::{Activation, Conv2d, Dense, LayerScales, Pool2d};
 
 /// An element and the layers that it was made from.
 pub(super) struct Piece {
@@ -13,6 +13,8 @@ pub(super) struct Piece {
     pub(super) element: Element,
     /// What was recognised.
     pub(super) note: String,
+    /// How the file has quantized the weights.
+    pub(super) scales: Option<LayerScales>,
 }
 
 pub(super) enum Element {
@@ -60,7 +62,9 @@ impl Walk<'_> {
         let (border, at) = self.border(first)?;
         let layer = self.layers.get(at);
         let name = layer.name.clone();
-        let make = |element: Element, note: String, last: LayerId| Ok(Piece { first, last, element, note });
+        let make = |element: Element, note: String, last: LayerId| {
+            Ok(Piece { first, last, element, note, scales: None })
+        };
         match &layer.operation {
             Operation::Convolution(conv) => self.convolution(first, at, conv, [1; 2], border),
             Operation::Dense { weights, bias } if border.is_none() => {
@@ -73,7 +77,8 @@ impl Walk<'_> {
                 let note =
                     format!("{name}: dense, {inputs} -> {outputs}{norms}{}", activation_note(activation));
                 let dense = Dense { name, inputs, outputs, weights, bias, activation };
-                make(Element::Dense(dense), note, last)
+                let scales = layer.scales.clone().filter(|_| end == at);
+                Ok(Piece { first, last, element: Element::Dense(dense), note, scales })
             }
             Operation::MaxPool(window) => {
                 let pool = self.max_pool(at, *window, border)?;
@@ -247,7 +252,9 @@ impl Walk<'_> {
             conv2d.output_channels,
             activation_note(activation)
         );
-        Ok(Piece { first, last, element: Element::Convolution(conv2d), note })
+        // Weights that a batch norm is folded into are others.
+        let scales = layer.scales.clone().filter(|_| end == at);
+        Ok(Piece { first, last, element: Element::Convolution(conv2d), note, scales })
     }
 
     /// Subsampling; before a 1 x 1 convolution it is the convolution's stride.
@@ -269,7 +276,7 @@ impl Walk<'_> {
         }
         let name = self.layers.get(at).name.clone();
         let note = format!("{name}: subsampling {}", square(stride));
-        Ok(Piece { first, last, element: Element::Subsample { name, stride }, note })
+        Ok(Piece { first, last, element: Element::Subsample { name, stride }, note, scales: None })
     }
 
     fn max_pool(&self, at: LayerId, mut window: Window, border: Option<Border>) -> Result<Pool2d, Refusal> {
