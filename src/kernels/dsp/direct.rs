@@ -27,10 +27,10 @@ const MAX_PART_WORDS: usize = 48;
 /// Kernel rows of a part.
 const fn part_rows(window: &Window, channels: usize) -> usize {
     let row = window.kernel[1] as usize * channels;
-    match (4 * MAX_PART_WORDS).checked_div(row) {
-        None | Some(0) => 1,
-        Some(rows) if rows < window.kernel[0] as usize => rows,
-        Some(_) => window.kernel[0] as usize,
+    match ((4 * MAX_PART_WORDS).checked_div(row), window.kernel[0] as usize) {
+        (None | Some(0), _) | (_, 0) => 1,
+        (Some(rows), height) if rows < height => rows,
+        (Some(_), height) => height,
     }
 }
 

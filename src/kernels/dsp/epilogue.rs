@@ -88,7 +88,7 @@ impl<'a, 'l> Epilogue<'a, 'l> {
         let places = match rows {
             [row] if reach <= row.len() => [row.as_mut_ptr().wrapping_add(start), core::ptr::null_mut()],
             [top, bottom] if reach <= top.len() && reach <= bottom.len() => {
-                [top, bottom].map(|row| row.as_mut_ptr().wrapping_add(start))
+                [top.as_mut_ptr().wrapping_add(start), bottom.as_mut_ptr().wrapping_add(start)]
             }
             _ => [core::ptr::null_mut(); 2],
         };

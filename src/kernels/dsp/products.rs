@@ -12,8 +12,8 @@
 //! ```
 //!
 //! Departures from this in the assembly:
-//! 1. Pairs are unrolled eight times. [`packed`] jumps into the middle of its first round, so that any
-//!    number of pairs is right; [`wide`] takes multiples of eight.
+//! 1. Pairs are unrolled, sixteen times in [`packed`], which jumps into the middle of its first round, so
+//!    that any number of pairs is right; eight times in [`wide`], which takes multiples of that.
 //! 2. Eight sums, two weights, two values and two pointers are 14 registers, all that there are:
 //!    whatever else is needed lies on the stack or in a flag. That is why these are naked functions.
 //! 3. All instructions of a pair of [`packed`] are 32 bits long, so that the jump can be computed.
@@ -60,33 +60,55 @@ pub(super) fn packed(values: &[u32], weights: &[u32], sums: &mut [i32], pairs: u
     }
 }
 
-/// Sums of products of int16 values and weights. Of each of `groups`, (number, slots), there are so many
-/// groups of eight sums (as above), each over so many slots of `pairs` pairs; all lie one after the other.
+/// Which products add up in a sum: (number, slots) of groups, so many of them, each over so many slots.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Groups {
+    each: &'static [(usize, usize)],
+    /// Of all groups.
+    slots: usize,
+    number: usize,
+}
+
+impl Groups {
+    pub(super) const fn new(each: &'static [(usize, usize)]) -> Self {
+        let (mut slots, mut number, mut rest) = (0, 0, each);
+        while let [(first, slots_of_each), later @ ..] = rest {
+            number += *first;
+            slots += *first * *slots_of_each;
+            rest = later;
+        }
+        Groups { each, slots, number }
+    }
+
+    pub(super) const fn slots(&self) -> usize {
+        self.slots
+    }
+
+    /// Eight for each group.
+    pub(super) const fn sums(&self) -> usize {
+        2 * COLUMNS * self.number
+    }
+}
+
+/// Sums of products of int16 values and weights. Each of `groups` has eight sums (as above) over
+/// its slots of `pairs` pairs; all lie one after the other.
 /// `weights` has two words for each pair, one for each channel.
 ///
 /// `pairs` is a multiple of [`ROUND`]. Where it is not, or a slice is too short, nothing is done.
 #[inline(always)]
-pub(super) fn wide(
-    groups: &[(usize, usize)],
-    pairs: usize,
-    values: &[u32],
-    weights: &[u32],
-    sums: &mut [i32],
-) {
+pub(super) fn wide(groups: &Groups, pairs: usize, values: &[u32], weights: &[u32], sums: &mut [i32]) {
     if pairs == 0 || !pairs.is_multiple_of(ROUND) {
         return;
     }
-    let (all, blocks) = groups
-        .iter()
-        .fold((0, 0), |(all, blocks), (number, slots)| (all + number * slots * pairs, blocks + number));
-    if values.len() < COLUMNS * all || weights.len() < 2 * all || sums.len() < 2 * COLUMNS * blocks {
+    let all = groups.slots * pairs;
+    if values.len() < COLUMNS * all || weights.len() < 2 * all || sums.len() < groups.sums() {
         return;
     }
     // SAFETY: the slices hold what all groups, each of at least one round, read and write.
     #[allow(unsafe_code)]
     unsafe {
         let (mut values, mut weights, mut sums) = (values.as_ptr(), weights.as_ptr(), sums.as_mut_ptr());
-        for (number, slots) in groups {
+        for (number, slots) in groups.each {
             let (pairs, end) = (slots * pairs, sums.add(2 * COLUMNS * number));
             wide_m4(values, weights, sums, end, pairs / ROUND);
             values = values.add(COLUMNS * number * pairs);
@@ -218,7 +240,7 @@ unsafe extern "C" fn wide_m4(
 /// A pair of [`packed`]: 15 instructions of 4 bytes, 16 products; pointers as in [`wide_pair`].
 #[cfg(skipstone_dsp)]
 macro_rules! packed_pair {
-    ($pair:literal, $on:literal) => {
+    ($pair:literal, $third:literal, $fourth:literal, $on:literal) => {
         concat!(
             "ldr.w r2, [r1, #4*",
             $pair,
@@ -237,13 +259,11 @@ macro_rules! packed_pair {
             "smlad r8, r12, r2, r8\n",
             "smlad r5, lr, r3, r5\n",
             "smlad r9, lr, r2, r9\n",
-            "ldr.w r12, [r0, #16*",
-            $pair,
-            "+12]\n",
-            "ldr.w lr, [r0, #16*",
-            $pair,
-            "+16]",
-            $on,
+            "ldr.w r12, [r0, #",
+            $third,
+            "\n",
+            "ldr.w lr, [r0, #",
+            $fourth,
             "\n",
             "smlad r6, r12, r3, r6\n",
             "smlad r10, r12, r2, r10\n",
@@ -271,7 +291,7 @@ unsafe extern "C" fn packed_m4(
         "sub r1, r1, #4",
         "add r5, r0, r4, lsl #4",
         "rsb r6, r4, #0", // pairs that the first round leaves out
-        "and r6, r6, #7",
+        "and r6, r6, #15",
         "sub r0, r0, r6, lsl #4",
         "adr r12, 2f", // 60 bytes for each of them, and the Thumb bit
         "add r12, r12, #1",
@@ -288,11 +308,11 @@ unsafe extern "C" fn packed_m4(
         ".balign 4",
         "2:",
         ".set pair, 0",
-        ".rept 7",
-        packed_pair!("pair", ""),
+        ".rept 15",
+        packed_pair!("pair", "16*pair+12]", "16*pair+16]", ""),
         ".set pair, pair + 1",
         ".endr",
-        packed_pair!("7", "!"),
+        packed_pair!("15", "252]!", "4]!", "!"),
         "ldr r2, [sp, #16]",
         "cmp r0, r2",
         "bne 2b",

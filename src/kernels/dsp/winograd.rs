@@ -25,7 +25,7 @@
 
 use super::epilogue::Epilogue;
 use super::primitives::{sadd16, ssub16, sxtb16, sxtb16_ror8};
-use super::products::{COLUMNS, ROUND, wide};
+use super::products::{COLUMNS, Groups, ROUND, wide};
 use crate::layer::{Algorithm, Conv2d};
 use crate::quantization::Addition;
 use crate::shape::{Shape, Window};
@@ -46,16 +46,16 @@ struct Form {
     /// Input rows under a tile, input columns under four tiles.
     rows: usize,
     columns: usize,
-    /// Products of a tile, and the groups they add up in: (groups, slots of each).
-    slots: usize,
-    groups: &'static [(usize, usize)],
+    /// Products of a tile, and which of them add up.
+    groups: Groups,
     /// Outputs are 2^this times too large.
     scale_bits: u8,
 }
 
-const STRIDE_1: Form = Form { stride: 1, rows: 4, columns: 10, slots: 16, groups: &[(16, 1)], scale_bits: 2 };
+const STRIDE_1: Form =
+    Form { stride: 1, rows: 4, columns: 10, groups: Groups::new(&[(16, 1)]), scale_bits: 2 };
 const STRIDE_2: Form =
-    Form { stride: 2, rows: 5, columns: 17, slots: 25, groups: &[(1, 1), (4, 2), (4, 4)], scale_bits: 0 };
+    Form { stride: 2, rows: 5, columns: 17, groups: Groups::new(&[(1, 1), (4, 2), (4, 4)]), scale_bits: 0 };
 
 impl Form {
     fn of(window: &Window) -> Self {
@@ -68,12 +68,12 @@ impl Form {
 
     /// Words of the values of a group of tiles.
     const fn value_words(&self, channels: usize) -> usize {
-        self.slots * channels / 2 * COLUMNS
+        self.groups.slots() * channels / 2 * COLUMNS
     }
 
     /// Words of the transformed weights of two output channels.
     const fn weight_words(&self, channels: usize) -> usize {
-        self.slots * channels
+        self.groups.slots() * channels
     }
 
     /// Words of the lines of sixteen channels.
@@ -81,8 +81,8 @@ impl Form {
         PAIRS * self.rows * self.columns
     }
 
-    fn sums(&self) -> usize {
-        8 * self.groups.iter().map(|(groups, _)| groups).sum::<usize>()
+    const fn sums(&self) -> usize {
+        self.groups.sums()
     }
 }
 
@@ -311,10 +311,10 @@ pub(crate) fn conv2d(
             }
             let (mut place, mut values) = (first, &*values);
             for _ in 0..batch {
-                wide(form.groups, channels / 2, values, weights, sums);
+                wide(&form.groups, channels / 2, values, weights, sums);
                 form.outputs(sums, *bias, outputs);
-                let (_, rows) = output.split_at_mut_checked(place.y).unwrap_or_default();
-                let rows = rows.chunks_mut(TILE).next().unwrap_or_default();
+                let end = output.len().min(place.y + TILE);
+                let rows = output.get_mut(place.y..end).unwrap_or_default();
                 epilogue.store::<TILE>(outputs, rows, place.x, 2 * pair, 2);
                 place = place.next(width);
                 values = values.get(value_words..).unwrap_or_default();
