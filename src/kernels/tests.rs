@@ -4,8 +4,9 @@ use std::vec;
 use std::vec::Vec;
 
 use crate::layer::{Algorithm, Conv2d, Dense, Finish, GlobalAveragePool, Pool2d, Pooling};
-use crate::quantization::{Addition, Clamp, Requantize, Residual};
+use crate::quantization::{Addition, Clamp, Requantize, Residual, Rounding};
 use crate::shape::{Shape, Window};
+use crate::tflite::{Scaling, Sum};
 
 #[path = "../../tests/runtime/layers.rs"]
 mod layers;
@@ -84,6 +85,11 @@ fn dsp_winograd() {
 }
 
 #[test]
+fn dsp_whole_blocks() {
+    check_roundings(&DSP);
+}
+
+#[test]
 fn dsp_dense() {
     check_dense(&DSP);
 }
@@ -140,6 +146,81 @@ fn check_winograd(backend: &Backend) {
         let expected = layer.run(&input, residual.as_ref().map(|residual| (residual, &before)));
         let tried = check_layer(backend, &layer, &input, residual.as_ref(), &before, &expected, seed);
         assert_eq!(tried, 3, "Winograd serves this layer: {window:?}, {channels} channels");
+    }
+}
+
+/// Rows of many whole blocks of pixels and what is left over, under every way of rounding and adding, against
+/// the reference's bits (which other checks compare with the oracle's).
+fn check_roundings(backend: &Backend) {
+    for seed in 0..300 {
+        let random = &mut Random::new(seed);
+        let kernel = [[3, 3], [1, 1], [random.size(1, 4), random.size(1, 4)]][random.size(0, 2)];
+        let stride = [random.size(1, 2); 2];
+        let padding = [0; 4].map(|_: usize| random.size(0, 1).min(kernel[0].min(kernel[1]) - 1));
+        let window = naive::Window { kernel, stride, padding };
+        let channels = [16, 32, 48, 3, 64, random.size(1, 20)][random.size(0, 5)];
+        let outputs = [2, 4, 16, random.size(1, 9)][random.size(0, 3)];
+        let mut layer = layers::conv2d(random, window, false, channels, outputs);
+        layer.bias.iter_mut().for_each(|bias| *bias /= 1 << random.size(3, 14));
+        let (height, width) = (random.size(4, 7), random.size(4, 44));
+        let input = Tensor::new(height, width, channels, random.int8s(height * width * channels));
+
+        let shift = random.between(33, 42) as u8;
+        let taps = (kernel[0] * kernel[1] * channels) as f64;
+        let ratio = f64::from(shift).exp2() * 60.0 / (4000.0 * taps.sqrt());
+        let multipliers: Vec<i32> =
+            (0..outputs).map(|_| (ratio * random.between(5, 20) as f64 / 10.0) as i32).collect();
+        let zero_point = random.int8();
+        let clamp = if random.one_in(4) { Clamp::relu(zero_point) } else { Clamp::none(zero_point) };
+        let shifts: Vec<i8> = (0..outputs).map(|_| -(random.between(2, 11) as i8)).collect();
+        let twice = random.one_in(3);
+        let rounding = if twice { Rounding::Twice { shifts: &shifts } } else { Rounding::Once { shift } };
+        let requantize = Requantize::with_rounding(&multipliers, rounding, clamp).unwrap();
+        let scaling = |shift| Scaling { multiplier: 1 << 30, shift };
+        let sum = Sum {
+            path: scaling(0),
+            shortcut: scaling(-1),
+            shortcut_zero_point: random.int8(),
+            output: scaling(-18),
+            clamp: Clamp::relu(random.int8()),
+        };
+        let fused =
+            Residual::new(random.int8(), random.bits() as i32 & i32::MAX, (shift - 31).min(20)).unwrap();
+        let addition = match random.size(0, 2) {
+            0 => None,
+            1 if !twice => Some(Addition::Fused(fused)),
+            _ => Some(Addition::Separate(sum)),
+        };
+
+        let [rows, columns] = window.output(&input).unwrap();
+        let before = Tensor::new(rows, columns, outputs, random.int8s(rows * columns * outputs));
+        let make = |algorithm: Algorithm| {
+            let window = windowed(&window);
+            let weights = prepared(algorithm, &layer, &window, channels);
+            let bytes = Conv2d::weight_bytes(&window, shape(&input), outputs as u16, false, algorithm);
+            let weights = bytemuck::cast_slice(&weights).get(..bytes).unwrap_or_default();
+            let (bias, pixel) = (&layer.bias, &layer.padding_pixel);
+            let checked =
+                Conv2d::with_algorithm(shape(&input), window, algorithm, weights, bias, pixel, requantize)
+                    .ok()?;
+            let run: Strip<'_> = &|input, output| {
+                let mut scratch = vec![0xA5A5_A5A5; checked.scratch_bytes(output.len() as u8) / 4];
+                super::conv2d(&checked, addition.as_ref(), input, output, &mut scratch);
+            };
+            let strips = (1..=3).map(|strip| by_strips(&layer.window, &input, before.clone(), strip, run));
+            Some(strips.collect::<Vec<_>>())
+        };
+        let expected = make(Algorithm::Reference).unwrap();
+        for algorithm in backend.algorithms {
+            if let Some(output) = make(*algorithm) {
+                assert!(
+                    output == expected,
+                    "seed {seed}, {algorithm:?}, {addition:?}, {rounding:?}: {layer:?}"
+                );
+            } else {
+                assert_ne!(*algorithm, Algorithm::Direct);
+            }
+        }
     }
 }
 
