@@ -98,7 +98,11 @@ pub(crate) struct Sizes {
 /// The sizes of a window's form.
 pub(crate) fn shape(window: &Window) -> Sizes {
     let form = Form::of(window);
-    Sizes { patch_positions: form.rows * form.columns, slots: form.slots, groups: form.sums() / 8 }
+    Sizes {
+        patch_positions: form.rows * form.columns,
+        slots: form.groups.slots(),
+        groups: form.sums() / (2 * COLUMNS),
+    }
 }
 
 /// Whether a convolution can be computed this way: 3x3, stride 1 or 2, input channels in sixteens,
