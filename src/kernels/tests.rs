@@ -205,7 +205,13 @@ fn check_roundings(backend: &Backend) {
                     .ok()?;
             let run: Strip<'_> = &|input, output| {
                 let mut scratch = vec![0xA5A5_A5A5; checked.scratch_bytes(output.len() as u8) / 4];
-                super::conv2d(&checked, addition.as_ref(), input, output, &mut scratch);
+                super::conv2d::<{ super::Kernels::ALL }>(
+                    &checked,
+                    addition.as_ref(),
+                    input,
+                    output,
+                    &mut scratch,
+                );
             };
             let strips = (1..=3).map(|strip| by_strips(&layer.window, &input, before.clone(), strip, run));
             Some(strips.collect::<Vec<_>>())
