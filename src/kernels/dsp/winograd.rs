@@ -4,7 +4,7 @@
 //! for each strip:
 //!     for each group of four tiles (2x2 outputs each):
 //!         for each sixteen channels:
-//!             lines = B^T patch, of each column under them         (transform_columns)
+//!             lines = B^T patch, of each column under them         (Columns::transform)
 //!             values[slot][pair][tile] = lines B                   (Form::rows)
 //!     for each two output channels:
 //!         weights[slot][pair][channel] = G g G^T                   (from flash, or transformed here)
