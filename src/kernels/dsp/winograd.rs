@@ -5,12 +5,13 @@
 //!     for each group of four tiles (2x2 outputs each):
 //!         for each sixteen channels:
 //!             lines = B^T patch, of each column under them         (Columns::transform)
-//!             values[slot][pair][tile] = lines B                   (Form::rows)
+//!             values[slot][pair][tile] = lines B                   (transform_rows_1, _2)
 //!     for each two output channels:
 //!         weights[slot][pair][channel] = G g G^T                   (from flash, or transformed here)
 //!         for each group:
 //!             sums[slot] = values[slot] . weights[slot]            (products::wide)
-//!             outputs = A^T sums A + bias, in the place of sums; round, and store what lies inside
+//!             outputs = A^T sums A + bias                      (Form::outputs)
+//!             round, and store what lies inside the rows           (Epilogue::store)
 //! ```
 //!
 //! Everything is exact in integers:
