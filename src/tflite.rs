@@ -126,15 +126,14 @@ impl FixedSoftmax {
     }
 }
 
-/// a * b / 2^31, rounded to nearest, halves away from zero.
+/// a * b / 2^31, rounded to nearest, halves up.
 fn saturating_rounding_doubling_high_mul(a: i32, b: i32) -> i32 {
     if a == i32::MIN && b == i32::MIN {
         return i32::MAX;
     }
     let product = i64::from(a) * i64::from(b);
-    // a shift rounds down; what a division would cost of a negative number's fraction goes on before it
-    let nudge = if product >= 0 { 1 << 30 } else { (1 - (1 << 30)) + ((1 << 31) - 1) };
-    ((product + nudge) >> 31) as i32
+    // the original divides, rounding towards zero, after a nudge of 2^30 or 1 - 2^30; that is this
+    ((product + (1 << 30)) >> 31) as i32
 }
 
 /// value / 2^exponent, rounded to nearest, halves away from zero.

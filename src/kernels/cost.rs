@@ -11,8 +11,8 @@ use crate::quantization::{Addition, Rounding};
 use crate::stage::{Layer, Operation};
 
 /// The executor's work for a step, and for each row that a step reads or makes.
-const STEP: u64 = 900;
-const STEP_ROW: u64 = 110;
+const STEP: u64 = 2200;
+const STEP_ROW: u64 = 200;
 
 /// Predicted cycles of a layer for one image, in strips of `strip` rows.
 pub fn predicted_cycles(layer: &Layer<'_>, strip: u8) -> u64 {
@@ -32,17 +32,17 @@ pub fn predicted_cycles(layer: &Layer<'_>, strip: u8) -> u64 {
                 30 * layer.output.len() as u64 * layer.window.positions() as u64
             }
             Operation::Reduction(Reduction::Dense(layer)) => {
-                3 * layer.weights.len() as u64 + 40 * layer.bias.len() as u64 * u64::from(layer.input.height)
+                5 * layer.weights.len() as u64 + 40 * layer.bias.len() as u64 * u64::from(layer.input.height)
             }
-            Operation::Reduction(Reduction::GlobalAveragePool(layer)) => 8 * layer.input.len() as u64,
+            Operation::Reduction(Reduction::GlobalAveragePool(layer)) => 14 * layer.input.len() as u64,
         }
 }
 
 /// Cycles of rounding and storing an output.
 fn epilogue(layer: &Conv2d<'_>, addition: Option<&Addition>) -> u64 {
     match (layer.requantize.rounding(), addition) {
-        (Rounding::Once { .. }, None) => 14,
-        (Rounding::Once { .. }, Some(Addition::Fused(_))) => 20,
+        (Rounding::Once { .. }, None) => 12,
+        (Rounding::Once { .. }, Some(Addition::Fused(_))) => 17,
         (Rounding::Twice { .. }, None) => 80,
         (_, Some(_)) => 200,
     }
@@ -61,9 +61,10 @@ fn conv2d(layer: &Conv2d<'_>, addition: Option<&Addition>, strip: usize) -> u64 
         Algorithm::Direct => {
             let tiles = height * width.div_ceil(4);
             let pairs = direct::pairs(&layer.window, channels);
-            // four windows widened, two words at a time; two channels' products
-            let widen = 4 * (13 * pairs / 2 + 60 * usize::from(layer.window.kernel[0]));
-            tiles * (widen + outputs.div_ceil(2) * (17 * pairs + pairs + 60))
+            // of four windows; where pixels are no whole words they are put together first
+            let widen = 4 * (pairs / 2) * if channels.is_multiple_of(4) { 23 } else { 114 } / 2;
+            let parts = pairs.div_ceil(96);
+            tiles * (widen + outputs.div_ceil(2) * (173 * pairs / 10 + 70 * parts))
         }
         Algorithm::Winograd | Algorithm::WinogradAtRunTime => {
             let at_run_time = layer.algorithm == Algorithm::WinogradAtRunTime;
@@ -72,11 +73,10 @@ fn conv2d(layer: &Conv2d<'_>, addition: Option<&Addition>, strip: usize) -> u64 
             // an odd last row takes as long as two
             let tile_rows = (height / strip.max(1)) * strip.div_ceil(2) + (height % strip.max(1)).div_ceil(2);
             let groups = tile_rows * width.div_ceil(8);
-            let patch = shape.patch_positions * (4 * channels / 4 + 12);
-            let transform = channels / 2 * (shape.slots * 4 * 4);
-            let products = shape.slots * (16 * channels / 2) + shape.groups * 26;
-            let filters = if at_run_time { strips * outputs * channels / 4 * shape.slots * 7 } else { 0 };
-            groups * (patch + transform + outputs / 2 * (products + 32 * 12)) + filters
+            let transform = channels / 16 * if layer.window.stride[0] == 1 { 3900 } else { 13_500 };
+            let products = shape.slots * (165 * channels / 20) + shape.groups * 31;
+            let filters = if at_run_time { strips * outputs * channels / 2 * 160 } else { 0 };
+            groups * (transform + outputs / 2 * (products + 32 * 15 + 270)) + filters
         }
     };
     cycles as u64 + epilogue * output.len() as u64

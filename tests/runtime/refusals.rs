@@ -120,7 +120,7 @@ fn contradictions_in_the_header() {
     };
     let header = Some(ParseError::Header);
     let needed = Model::parse(&good).unwrap().kernels();
-    for found in [0, needed & (needed - 1), needed | Kernels::ALL + 1, u16::MAX] {
+    for found in [0, needed & (needed - 1), needed | (Kernels::ALL + 1), u16::MAX] {
         let expected = ParseError::Kernels { found, needed };
         assert_eq!(word(4, u32::from(VERSION) | u32::from(found) << 16), Some(expected));
     }

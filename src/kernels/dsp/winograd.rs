@@ -89,8 +89,6 @@ impl Form {
 
 /// Sizes by which the cost is predicted.
 pub(crate) struct Sizes {
-    /// Places under a group of tiles.
-    pub(crate) patch_positions: usize,
     /// Products of a tile, and the groups they add up in.
     pub(crate) slots: usize,
     pub(crate) groups: usize,
@@ -99,11 +97,7 @@ pub(crate) struct Sizes {
 /// The sizes of a window's form.
 pub(crate) fn shape(window: &Window) -> Sizes {
     let form = Form::of(window);
-    Sizes {
-        patch_positions: form.rows * form.columns,
-        slots: form.groups.slots(),
-        groups: form.sums() / (2 * COLUMNS),
-    }
+    Sizes { slots: form.groups.slots(), groups: form.sums() / (2 * COLUMNS) }
 }
 
 /// Whether a convolution can be computed this way: 3x3, stride 1 or 2, input channels in sixteens,

@@ -68,7 +68,7 @@ fn tflite_exact_is_every_byte_of_the_reference_kernels() {
     let golden = fs::read(folder.join("golden/resnet8_int8_tflite_reference_kernels.i8")).unwrap();
     assert_eq!(golden.len(), 20_000);
     images[..2000].par_iter().zip(golden.par_chunks_exact(10)).enumerate().for_each_init(
-        || Box::new(Arena::<{ 16 * 1024 }>::new()),
+        || Box::new(Arena::<{ 64 * 1024 }>::new()),
         |arena, (index, ((image, _), golden))| {
             let mut network: Network = Network::new(model, &mut arena[..]).unwrap();
             // multiples of 1/256, zero being -128
