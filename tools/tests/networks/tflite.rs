@@ -37,8 +37,11 @@ fn blob(folder: &Path, rounding: Rounding) -> Blob {
     convert(&int8_network(folder), None, method, Wishes::default(), &|_| {}).unwrap().blob
 }
 
-/// The measuring data's folder and CIFAR-10's test images.
-fn data() -> Option<(std::path::PathBuf, Vec<(Vec<u8>, usize)>)> {
+/// The measuring data's folder, and images with their labels.
+type Data = (std::path::PathBuf, Vec<(Vec<u8>, usize)>);
+
+/// The folder, if it is there, and CIFAR-10's test images.
+fn data() -> Option<Data> {
     let folder = super::measuring_data()?;
     let images = super::cifar10_test(&folder);
     Some((folder, images))
