@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use skipstone::stage::Stage;
@@ -37,8 +37,11 @@ fn blob(folder: &Path, rounding: Rounding) -> Blob {
     convert(&int8_network(folder), None, method, Wishes::default(), &|_| {}).unwrap().blob
 }
 
+/// An image's bytes and its label.
+type Labelled = (Vec<u8>, usize);
+
 /// The measuring data's folder and CIFAR-10's test images.
-fn data() -> Option<(std::path::PathBuf, Vec<(Vec<u8>, usize)>)> {
+fn data() -> Option<(PathBuf, Vec<Labelled>)> {
     let folder = super::measuring_data()?;
     let images = super::cifar10_test(&folder);
     Some((folder, images))
@@ -68,7 +71,7 @@ fn tflite_exact_is_every_byte_of_the_reference_kernels() {
     let golden = fs::read(folder.join("golden/resnet8_int8_tflite_reference_kernels.i8")).unwrap();
     assert_eq!(golden.len(), 20_000);
     images[..2000].par_iter().zip(golden.par_chunks_exact(10)).enumerate().for_each_init(
-        || Box::new(Arena::<{ 16 * 1024 }>::new()),
+        || Box::new(Arena::<{ 64 * 1024 }>::new()),
         |arena, (index, ((image, _), golden))| {
             let mut network: Network = Network::new(model, &mut arena[..]).unwrap();
             // multiples of 1/256, zero being -128
