@@ -107,7 +107,7 @@ fn tflite_exact_is_litert_bit_for_bit() {
         assert_eq!(found, npz::integers(&answers, "scores"), "{name}");
         if softmax {
             let model = Model::parse(&blob).unwrap();
-            let mut arena = Box::new(Arena::<{ 16 * 1024 }>::new());
+            let mut arena = Box::new(Arena::<{ 64 * 1024 }>::new());
             let mut runner: Network = Network::new(model, &mut arena[..]).unwrap();
             let mut found = Vec::new();
             for image in images.chunks_exact(images.len() / 4) {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use skipstone::stage::Stage;
@@ -37,11 +37,11 @@ fn blob(folder: &Path, rounding: Rounding) -> Blob {
     convert(&int8_network(folder), None, method, Wishes::default(), &|_| {}).unwrap().blob
 }
 
-/// The measuring data's folder, and images with their labels.
-type Data = (std::path::PathBuf, Vec<(Vec<u8>, usize)>);
+/// An image's bytes and its label.
+type Labelled = (Vec<u8>, usize);
 
-/// The folder, if it is there, and CIFAR-10's test images.
-fn data() -> Option<Data> {
+/// The measuring data's folder and CIFAR-10's test images.
+fn data() -> Option<(PathBuf, Vec<Labelled>)> {
     let folder = super::measuring_data()?;
     let images = super::cifar10_test(&folder);
     Some((folder, images))
