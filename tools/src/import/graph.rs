@@ -125,6 +125,8 @@ pub(crate) enum Operator {
     Concat { axis: i64 },
     /// Tensor.
     Identity,
+    /// Tensor; rounded to the integers of its result's quantization, -128 to 127.
+    Quantize,
     /// Tensor.
     Cast { integer: bool },
     /// Tensor, tensor whose element type it gets.
@@ -247,16 +249,34 @@ impl Constant {
 }
 
 impl Quantization {
+    /// The integers that are nearest to a tensor of floats; `None` for integers and where the scales are
+    /// others than its sizes ask for.
+    pub(crate) fn integers(&self, constant: &Constant) -> Option<Constant> {
+        let Data::Float(values) = &constant.data else { return None };
+        let position = self.positions(&constant.dims)?;
+        let integer = |(index, &value): (usize, &f32)| {
+            let at = position(index);
+            // NaN becomes 0
+            let steps = (value / self.scales[at]).round_ties_even() as i64;
+            steps.saturating_add(self.zero_points[at]).clamp(-128, 127)
+        };
+        let values = values.iter().enumerate().map(integer).collect();
+        Some(Constant { dims: constant.dims.clone(), data: Data::Integer(values) })
+    }
+
+    /// Which scale belongs to the element at an index; `None` where the sizes ask for other ones.
+    fn positions(&self, dims: &[usize]) -> Option<impl Fn(usize) -> usize> {
+        let size = if self.scales.len() > 1 { *dims.get(self.axis)? } else { 1 };
+        let behind = dims.get(self.axis + 1..).unwrap_or_default().iter().product::<usize>().max(1);
+        (size == self.scales.len()).then_some(move |index: usize| index / behind % size)
+    }
+
     /// What a tensor's integers stand for; `None` if it holds floats or has other sizes.
     pub(crate) fn reals(&self, constant: &Constant) -> Option<Constant> {
         let Data::Integer(values) = &constant.data else { return None };
-        let size = if self.scales.len() > 1 { *constant.dims.get(self.axis)? } else { 1 };
-        let behind = constant.dims.get(self.axis + 1..).unwrap_or_default().iter().product::<usize>().max(1);
-        if size != self.scales.len() {
-            return None;
-        }
+        let position = self.positions(&constant.dims)?;
         let real = |(index, &value): (usize, &i64)| {
-            let at = index / behind % size;
+            let at = position(index);
             (value.saturating_sub(self.zero_points[at]) as f64 * f64::from(self.scales[at])) as f32
         };
         let values = values.iter().enumerate().map(real).collect();

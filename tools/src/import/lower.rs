@@ -8,6 +8,7 @@ mod quantized;
 mod weights;
 mod windows;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use super::arrangement::{Arrangement, Axis};
@@ -53,6 +54,10 @@ struct Lowering {
     states: Vec<Option<State>>,
     layers: Layers,
     budget: Budget,
+    /// The values that are the output but for a softmax.
+    scores: BTreeSet<ValueId>,
+    /// What follows a layer whose quantization cuts off what is below zero.
+    rectified: BTreeMap<LayerId, LayerId>,
 }
 
 /// The layers of a graph that was read from a file of this size.
@@ -99,7 +104,8 @@ pub(crate) fn lower(mut graph: Graph, file_bytes: usize) -> Result<Lowered, Refu
     let states = constants.map(|c| c.map(|c| State::Constant(Rc::new(c)))).collect();
     // Small sizes and axes cost nothing in the file; a megabyte serves all of them.
     let budget = Budget(file_bytes.saturating_add(1 << 20));
-    let mut lowering = Lowering { graph, states, layers, budget };
+    let scores = quantized::scores(&graph.nodes, output);
+    let mut lowering = Lowering { graph, states, layers, budget, scores, rectified: BTreeMap::new() };
     lowering.set(input.value, State::Tensor(Tensor { layer: INPUT, arrangement }));
     lowering.walk()?;
     match &lowering.states[output] {
@@ -184,6 +190,7 @@ fn input_layout(graph: &Graph, input: &Input) -> Layout {
         }
         match &node.operator {
             Operator::Identity
+            | Operator::Quantize
             | Operator::Cast { .. }
             | Operator::Add
             | Operator::Subtract
@@ -291,8 +298,12 @@ impl Lowering {
         if !constants {
             return self.layer(at, &inputs);
         }
-        if let (Operator::Identity, Some(Some(state))) = (&at.node.operator, inputs.first()) {
-            return Ok(state.clone());
+        match (&at.node.operator, inputs.first()) {
+            (Operator::Identity, Some(Some(state))) => return Ok(state.clone()),
+            (Operator::Quantize, Some(Some(State::Constant(constant)))) => {
+                return self.quantize_constant(at, constant);
+            }
+            _ => {}
         }
         let values: Vec<Option<&Constant>> = inputs
             .iter()
@@ -317,6 +328,7 @@ impl Lowering {
                 return Ok(State::Constant(Rc::new(Constant::integers(dims.collect()))));
             }
             Operator::Identity | Operator::Cast { integer: false } => self.tensor(at, inputs, 0)?.clone(),
+            Operator::Quantize => self.quantize(at, inputs)?,
             Operator::Reshape { .. }
             | Operator::Flatten { .. }
             | Operator::Squeeze
@@ -445,6 +457,8 @@ impl Lowering {
 
 /// A layer's name in the network: its module in the source, as far as the file tells.
 fn layer_name(graph: &Graph, node: &Node, weights: Option<&str>) -> String {
+    // ONNX Runtime adds to the names of what it quantizes.
+    let weights = weights.map(|name| name.strip_suffix("_DequantizeLinear_Output").unwrap_or(name));
     if let Some(module) = weights.and_then(|name| name.strip_suffix(".weight")) {
         return module.to_string();
     }

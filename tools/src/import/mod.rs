@@ -56,7 +56,7 @@ use graph::Graph;
 use layers::{INPUT, LayerId, Layers, Operation};
 use recognize::Recognized;
 
-use crate::network::{FloatNetwork, Quantized};
+use crate::network::{FloatNetwork, Quantized, TensorScale};
 
 pub use error::{ErrorKind, ImportError, Refusal};
 
@@ -123,6 +123,8 @@ struct Draft {
     std: Option<Vec<f32>>,
     /// The input's elements are integers: pixels of 0..255.
     integer_input: bool,
+    /// What the integers of the input stand for, where they are the pixels.
+    input_scale: Option<TensorScale>,
     notes: Vec<String>,
 }
 
@@ -159,17 +161,25 @@ pub fn import_bytes(bytes: Vec<u8>, path: &Path, options: &ImportOptions) -> Res
         tflite::read(&bytes).and_then(|graph| from_graph((graph, bytes.len()))).map_err(in_file)
     } else if onnx::is_onnx(&bytes) {
         let folder = path.parent().unwrap_or(Path::new(""));
-        onnx::read(bytes, folder).and_then(from_graph).map_err(in_file)
+        from_onnx(bytes, folder).map_err(in_file)
     } else {
         Err(in_file(unknown_format()))
     }?;
     draft.finish(path, options).map_err(in_file)
 }
 
+fn from_onnx(bytes: Vec<u8>, folder: &Path) -> Result<Draft, Refusal> {
+    let draft = onnx::read(bytes, folder).and_then(from_graph)?;
+    // A float input is normalised pixels; that the model rounds them says nothing of how.
+    let input_scale = draft.input_scale.filter(|_| draft.integer_input);
+    Ok(Draft { input_scale, ..draft })
+}
+
 /// `length` is that of the file, or files, with the weights.
 fn from_graph((graph, length): (Graph, usize)) -> Result<Draft, Refusal> {
     let lowered = lower::lower(graph, length)?;
     Ok(Draft {
+        input_scale: lowered.layers.get(INPUT).scale,
         layers: lowered.layers,
         output: lowered.output,
         name: None,
@@ -244,6 +254,7 @@ impl Description {
             mean,
             std,
             integer_input: false,
+            input_scale: None,
             notes,
         }
     }
@@ -293,7 +304,7 @@ impl Draft {
         let (preprocessing, note) = preprocessing::preprocessing(
             [mean, std],
             recognized.normalisation.as_ref(),
-            self.layers.get(INPUT).scale,
+            self.input_scale,
             self.integer_input,
             shape.channels.into(),
         )?;

@@ -1,4 +1,4 @@
-//! ONNX files (`.onnx`): the protobuf of a float network becomes an operator graph.
+//! ONNX files (`.onnx`): the protobuf of a network, float or quantized in the QDQ format, becomes an operator graph.
 //!
 //! Memory: elements are at most eight times their bytes in the file (integers of one byte become
 //! i64), names and lists of inputs at most sixteen times. Fields, nodes and attributes are counted
@@ -7,6 +7,7 @@
 mod external;
 mod operators;
 mod proto;
+mod quantization;
 mod tensor;
 
 use std::collections::HashMap;
@@ -16,7 +17,7 @@ use prost::Message;
 use prost::bytes::Bytes;
 
 use super::error::{ErrorKind, Refusal};
-use super::graph::{Constant, Graph, Input, Layout, Node, Value, ValueId};
+use super::graph::{Constant, Graph, Input, Layout, Node, Operator, Value, ValueId};
 use external::External;
 use operators::Attributes;
 
@@ -54,6 +55,8 @@ pub(crate) fn read(bytes: Vec<u8>, folder: &Path) -> Result<(Graph, usize), Refu
         names: HashMap::new(),
         opset: i64::MAX,
         external: External::new(folder),
+        types: HashMap::new(),
+        left: length.saturating_mul(16).saturating_add(1 << 20),
     };
     for set in model.opset_import {
         let set: proto::OperatorSet = decode(set, "the operator set")?;
@@ -92,6 +95,10 @@ struct Reader {
     names: HashMap<String, ValueId>,
     opset: i64,
     external: External,
+    /// ONNX types of constants, of inputs and of what is quantized.
+    types: HashMap<ValueId, i32>,
+    /// Bytes of scales and zero points that may still be made: nodes may share them.
+    left: usize,
 }
 
 impl Reader {
@@ -120,7 +127,8 @@ impl Reader {
                 tensor = self.external.fetch(tensor, &place)?;
             }
             let constant = tensor::constant(&tensor, &place)?;
-            self.define(tensor.name, Some(constant))?;
+            let value = self.define(tensor.name, Some(constant))?;
+            self.types.insert(value, tensor.data_type);
         }
         Ok(())
     }
@@ -152,6 +160,7 @@ impl Reader {
                 dims.push(size.filter(|&size| size > 0));
             }
             let value = self.define(info.name, None)?;
+            self.types.insert(value, tensor.elem_type);
             let integer = element == tensor::Element::Integer;
             self.graph.inputs.push(Input { value, dims, integer });
         }
@@ -184,13 +193,30 @@ impl Reader {
         if kind == "Constant" {
             let constant = attributes.constant(&place)?;
             let output = node.output.into_iter().next().unwrap_or_default();
-            self.define(output, Some(constant))?;
+            let value = self.define(output, Some(constant))?;
+            self.types.extend(attributes.element_type().map(|element| (value, element)));
             return Ok(());
         }
+        // ONNX Runtime has these two in a domain of its own as well.
+        let name = kind.strip_prefix("com.microsoft.").unwrap_or(&kind);
+        let quantization = match name {
+            "QuantizeLinear" | "DequantizeLinear" => {
+                let quantization = self.quantization(name, &attributes, &inputs, &place)?;
+                inputs.truncate(1);
+                Some(quantization)
+            }
+            _ => None,
+        };
         let operator = self.operator(&kind, &attributes, &mut inputs, &place)?;
         let mut outputs = Vec::new();
         for name in node.output {
             outputs.push(if name.is_empty() { None } else { Some(self.define(name, None)?) });
+        }
+        if let (Some((quantization, element)), Some(&Some(output))) = (quantization, outputs.first()) {
+            self.graph.quantizations.insert(output, quantization);
+            if operator == Operator::Quantize {
+                self.types.insert(output, element);
+            }
         }
         self.graph.nodes.push(Node { name: node.name, kind, operator, inputs, outputs });
         Ok(())
@@ -213,7 +239,7 @@ impl Reader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::import::graph::{Data, Operator, Padding};
+    use crate::import::graph::{Data, Padding};
     use crate::import::recognize::recognize;
 
     /// A file of these nodes over an input `x` of 1 x 1 x 4 x 4 and a scalar `zero`.
@@ -375,6 +401,8 @@ mod tests {
             names: HashMap::new(),
             opset: 17,
             external: External::new(Path::new("")),
+            types: HashMap::new(),
+            left: 0,
         };
         let mut input = |info: proto::ValueInfo| {
             reader.inputs(vec![info.encode_to_vec().into()]).map_err(|refusal| refusal.kind)

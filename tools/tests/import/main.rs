@@ -4,6 +4,7 @@ mod checkpoints;
 mod keras;
 mod npz;
 mod oracle;
+mod quantized;
 mod tflite;
 
 use std::fs;
@@ -346,7 +347,9 @@ impl Random {
 #[test]
 fn damaged_files_never_panic() {
     let mut random = Random(1);
-    for name in ["keras-like.onnx", "resnet-option-a.onnx", "bottleneck.onnx", "unsupported-lstm.onnx"] {
+    for name in
+        ["keras-like.onnx", "resnet-option-a.onnx", "bottleneck.onnx", "qdq-int8.onnx", "qoperator.onnx"]
+    {
         let path = fixture(name);
         let whole = fs::read(&path).unwrap();
         let try_bytes = |bytes: Vec<u8>| import_bytes(bytes, &path, &ImportOptions::default()).is_ok();

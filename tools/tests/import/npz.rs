@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::Path;
 
 /// The bytes of an array behind NumPy's header, or `None` if the archive does not have it.
-fn bytes(path: &Path, name: &str) -> Option<Vec<u8>> {
+pub(crate) fn bytes(path: &Path, name: &str) -> Option<Vec<u8>> {
     let file = File::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let mut archive = zip::ZipArchive::new(file).unwrap();
     let mut bytes = Vec::new();

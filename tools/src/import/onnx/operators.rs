@@ -25,7 +25,7 @@ impl Attributes {
         self.0.iter().find(|attribute| attribute.name == name)
     }
 
-    fn integer(&self, name: &str, default: i64) -> i64 {
+    pub(super) fn integer(&self, name: &str, default: i64) -> i64 {
         self.get(name).map_or(default, |attribute| attribute.i)
     }
 
@@ -49,6 +49,11 @@ impl Attributes {
             })
         });
         sizes.collect()
+    }
+
+    /// The ONNX type of the value of a Constant node, where a tensor states it.
+    pub(super) fn element_type(&self) -> Option<i32> {
+        self.get("value").and_then(|attribute| attribute.t.as_ref()).map(|tensor| tensor.data_type)
     }
 
     /// The value of a Constant node.
@@ -211,6 +216,8 @@ impl Reader {
                 }
             }
             "CastLike" => Operator::CastLike,
+            "QuantizeLinear" | "com.microsoft.QuantizeLinear" => Operator::Quantize,
+            "DequantizeLinear" | "com.microsoft.DequantizeLinear" => Operator::Identity,
             "Shape" => Operator::Shape { start: a.integer("start", 0), end: a.integer("end", i64::MAX) },
             "Gather" => Operator::Gather { axis: a.integer("axis", 0) },
             "ConstantOfShape" => {
@@ -258,13 +265,21 @@ fn advice(kind: &str) -> &'static str {
         | "Gelu" | "Tanh" | "Mish" | "Softplus" | "Erf" | "Swish" => {
             "activations are ReLU and ReLU6: train with one of them"
         }
-        "QuantizeLinear"
-        | "DequantizeLinear"
-        | "QLinearConv"
-        | "QLinearMatMul"
-        | "ConvInteger"
+        "ConvInteger"
         | "MatMulInteger"
-        | "DynamicQuantizeLinear" => "give the float model: it is quantized here, with calibration images",
+        | "DynamicQuantizeLinear"
+        | "com.microsoft.DynamicQuantizeMatMul"
+        | "com.microsoft.MatMulIntegerToFloat" => {
+            "dynamic quantization finds its scales at run time: give the float model and calibration \
+             images (--calibrate), or quantize it with quantize_static(quant_format=QuantFormat.QDQ)"
+        }
+        kind if kind.starts_with("QLinear")
+            || kind.starts_with("com.microsoft.QLinear")
+            || kind == "com.microsoft.QGemm" =>
+        {
+            "quantize with quant_format=QuantFormat.QDQ instead of QOperator, or give the float model and \
+             calibration images (--calibrate)"
+        }
         "LayerNormalization" | "InstanceNormalization" | "GroupNormalization" | "LRN" | "LpNormalization" => {
             "only batch normalization can be folded into convolutions"
         }

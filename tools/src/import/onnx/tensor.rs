@@ -14,17 +14,49 @@ pub(super) enum Element {
     Integer,
 }
 
-const FLOAT: i32 = 1;
-const UINT8: i32 = 2;
-const INT8: i32 = 3;
-const INT32: i32 = 6;
+pub(super) const FLOAT: i32 = 1;
+pub(super) const UINT8: i32 = 2;
+pub(super) const INT8: i32 = 3;
+pub(super) const INT32: i32 = 6;
 const INT64: i32 = 7;
 const BOOL: i32 = 9;
 const FLOAT16: i32 = 10;
 const DOUBLE: i32 = 11;
 const BFLOAT16: i32 = 16;
 
-/// `None` for types that no float network needs.
+/// How messages name an element type.
+pub(super) fn name(data_type: i32) -> String {
+    const NAMES: [&str; 24] = [
+        "undefined",
+        "float32",
+        "uint8",
+        "int8",
+        "uint16",
+        "int16",
+        "int32",
+        "int64",
+        "string",
+        "bool",
+        "float16",
+        "float64",
+        "uint32",
+        "uint64",
+        "complex64",
+        "complex128",
+        "bfloat16",
+        "float8e4m3fn",
+        "float8e4m3fnuz",
+        "float8e5m2",
+        "float8e5m2fnuz",
+        "uint4",
+        "int4",
+        "float4e2m1",
+    ];
+    let known = usize::try_from(data_type).ok().and_then(|index| NAMES.get(index));
+    known.map_or_else(|| format!("ONNX type {data_type}"), |name| name.to_string())
+}
+
+/// `None` for types that no network here needs.
 pub(super) fn element(data_type: i32) -> Option<Element> {
     match data_type {
         FLOAT | FLOAT16 | BFLOAT16 | DOUBLE => Some(Element::Float),
@@ -64,9 +96,9 @@ pub(super) fn constant(tensor: &Tensor, place: &str) -> Result<Constant, Refusal
 }
 
 fn unknown_type(data_type: i32, place: &str) -> Refusal {
-    let reason = format!("has elements of ONNX type {data_type}, which no float network needs");
+    let reason = format!("has elements of type {}, which no network here needs", name(data_type));
     Refusal::new(ErrorKind::Operator, place, reason)
-        .help("export the float network; weights may be f32, f16, bf16 or f64")
+        .help("float weights may be f32, f16, bf16 or f64, quantized ones and activations int8 or uint8")
 }
 
 /// Fixed-width little-endian elements. `None` if the type is unknown.

@@ -1,0 +1,180 @@
+//! QuantizeLinear and DequantizeLinear: what the integers of their tensors stand for, checked.
+//!
+//! Activations of uint8 are int8 here, 128 less. Constants stay as the file has them, zero points too.
+
+use super::operators::Attributes;
+use super::{Reader, tensor};
+use crate::import::error::{ErrorKind, Refusal};
+use crate::import::graph::{Data, Quantization, ValueId};
+
+/// What makes a file that can be converted.
+const SETTINGS: &str = "quantize with quantize_static(quant_format=QuantFormat.QDQ, activation_type=QuantType.QInt8, \
+                        weight_type=QuantType.QInt8)";
+
+impl Reader {
+    /// What the integers stand for that a QuantizeLinear makes or a DequantizeLinear reads.
+    pub(super) fn quantization(
+        &mut self,
+        kind: &str,
+        attributes: &Attributes,
+        inputs: &[Option<ValueId>],
+        place: &str,
+    ) -> Result<(Quantization, i32), Refusal> {
+        let refuse = |kind, reason: String| Refusal::new(kind, place, reason);
+        let input = |index: usize| inputs.get(index).copied().flatten();
+        let read = input(0).ok_or_else(|| refuse(ErrorKind::Damaged, "its input 0 is missing".into()))?;
+        if attributes.integer("block_size", 0) != 0 {
+            let reason = "quantizes by blocks".into();
+            return Err(refuse(ErrorKind::Operator, reason).help(SETTINGS));
+        }
+        let scales = self.scales(input(1), place)?;
+        let element = self.quantized_type(kind, attributes, read, input(2), place)?;
+        let constant = self.graph.values[read].constant.as_ref();
+        let dims = constant.map(|constant| constant.dims.clone());
+        let stored = constant.is_some() && kind == "DequantizeLinear";
+        let zero_points = self.zero_points(input(2), scales.len(), element, place)?;
+        let middle = if element == tensor::UINT8 { 128 } else { 0 };
+        if stored && zero_points.iter().any(|&zero| zero != middle) {
+            let reason = format!("its integers are not symmetric: zero is {}", zero_points[0]);
+            return Err(refuse(ErrorKind::Operator, reason).help(format!(
+                "{SETTINGS}; extra_options={{'WeightSymmetric': True}} is its default for QInt8"
+            )));
+        }
+        let shift = if stored { 0 } else { middle };
+        let zero_points = zero_points.iter().map(|&zero| zero - shift).collect();
+        let mut quantization = Quantization { scales, zero_points, axis: 0 };
+        if quantization.scales.len() > 1 {
+            quantization.axis = self.axis(attributes, dims.as_deref(), read, &quantization, place)?;
+        }
+        if kind == "DequantizeLinear"
+            && self.graph.quantizations.get(&read).is_some_and(|q| *q != quantization)
+        {
+            let reason = "reads integers by another scale or zero point than they were made with".into();
+            return Err(refuse(ErrorKind::Operator, reason).help(SETTINGS));
+        }
+        Ok((quantization, element))
+    }
+
+    fn scales(&mut self, id: Option<ValueId>, place: &str) -> Result<Vec<f32>, Refusal> {
+        let refuse = |kind, reason: &str| Refusal::new(kind, place, reason);
+        let id = id.ok_or_else(|| refuse(ErrorKind::Damaged, "its scale is missing"))?;
+        let constant = self.graph.values[id].constant.as_ref().ok_or_else(|| {
+            refuse(ErrorKind::Operator, "its scale is no constant of the file").help(
+                "quantize statically; 'onnxsim' folds constants: python -m onnxsim model.onnx simple.onnx",
+            )
+        })?;
+        let Data::Float(scales) = &constant.data else {
+            return Err(refuse(ErrorKind::Damaged, "its scale is an integer"));
+        };
+        if let Some(element) = self.types.get(&id).filter(|element| **element != tensor::FLOAT) {
+            let reason = format!("quantizes {} values", tensor::name(*element));
+            return Err(refuse(ErrorKind::Operator, &reason)
+                .help(format!("quantize the float32 model, not one of another type: {SETTINGS}")));
+        }
+        if constant.dims.len() > 1 || scales.is_empty() {
+            let reason = format!("its scale has sizes {:?}", constant.dims);
+            return Err(
+                refuse(ErrorKind::Operator, &reason).help("one scale, or one per channel, is possible")
+            );
+        }
+        if let Some(scale) = scales.iter().find(|scale| !scale.is_normal() || **scale < 0.0) {
+            return Err(refuse(ErrorKind::Value, &format!("has the scale {scale}")).help(
+                "quantize again: the calibration data or the weights have values that are not finite",
+            ));
+        }
+        self.left = self.left.checked_sub(12 * scales.len()).ok_or_else(|| {
+            refuse(ErrorKind::Damaged, "scales that many nodes share unfold to many times the file's size")
+        })?;
+        Ok(scales.clone())
+    }
+
+    /// The ONNX type of the integers: int8 or uint8, or int32 for biases.
+    fn quantized_type(
+        &self,
+        kind: &str,
+        attributes: &Attributes,
+        read: ValueId,
+        zero_point: Option<ValueId>,
+        place: &str,
+    ) -> Result<i32, Refusal> {
+        let of = |id: &ValueId| self.types.get(id).copied();
+        let stated = zero_point.as_ref().and_then(of);
+        let element = if kind == "QuantizeLinear" {
+            let attribute = i32::try_from(attributes.integer("output_dtype", 0)).unwrap_or(-1);
+            stated.or(Some(attribute).filter(|&element| element != 0)).unwrap_or(tensor::UINT8)
+        } else {
+            let element = of(&read).or(stated);
+            element.ok_or_else(|| {
+                Refusal::new(ErrorKind::Operator, place, "reads integers whose type is not known")
+                    .help(SETTINGS)
+            })?
+        };
+        let bias = kind == "DequantizeLinear" && element == tensor::INT32;
+        if stated.is_some_and(|stated| stated != element) {
+            let reason = "its zero point is of another type than its integers";
+            return Err(Refusal::new(ErrorKind::Damaged, place, reason));
+        }
+        if bias || matches!(element, tensor::INT8 | tensor::UINT8) {
+            return Ok(element);
+        }
+        let reason = format!("quantizes to {}; int8 and uint8 are possible", tensor::name(element));
+        Err(Refusal::new(ErrorKind::Operator, place, reason).help(SETTINGS))
+    }
+
+    /// One zero point for each scale; 0 where the file has none.
+    fn zero_points(
+        &self,
+        id: Option<ValueId>,
+        count: usize,
+        element: i32,
+        place: &str,
+    ) -> Result<Vec<i64>, Refusal> {
+        let Some(id) = id else { return Ok(vec![0; count]) };
+        let refuse = |kind, reason: String| Refusal::new(kind, place, reason);
+        let Some(Data::Integer(values)) = self.graph.values[id].constant.as_ref().map(|c| &c.data) else {
+            let reason = "its zero point is no integer of the file".into();
+            return Err(refuse(ErrorKind::Operator, reason).help(SETTINGS));
+        };
+        if values.len() != count {
+            let reason = format!("has {} zero points for {count} scales", values.len());
+            return Err(refuse(ErrorKind::Damaged, reason));
+        }
+        let possible = match element {
+            tensor::INT8 => -128..=127,
+            tensor::UINT8 => 0..=255,
+            _ => 0..=0,
+        };
+        match values.iter().find(|zero| !possible.contains(*zero)) {
+            Some(zero) => Err(refuse(ErrorKind::Value, format!("has the zero point {zero}"))),
+            None => Ok(values.clone()),
+        }
+    }
+
+    /// The axis that several scales belong to: that of a constant, or of the constant's integers.
+    fn axis(
+        &self,
+        attributes: &Attributes,
+        dims: Option<&[usize]>,
+        read: ValueId,
+        quantization: &Quantization,
+        place: &str,
+    ) -> Result<usize, Refusal> {
+        let axis = attributes.integer("axis", 1);
+        let Some(dims) = dims else {
+            // Weights that are floats in the file: their QuantizeLinear has seen the sizes.
+            let before = self.graph.quantizations.get(&read);
+            let before = before.filter(|before| before.scales.len() == quantization.scales.len());
+            return before.map(|before| before.axis).ok_or_else(|| {
+                Refusal::new(ErrorKind::Operator, place, "quantizes each channel of an activation by itself")
+                    .help("quantize activations per tensor, weights alone per channel")
+            });
+        };
+        let from = if axis < 0 { dims.len() as i64 } else { 0 };
+        let index = axis.checked_add(from).and_then(|axis| usize::try_from(axis).ok());
+        let count = quantization.scales.len();
+        index.filter(|&index| dims.get(index) == Some(&count)).ok_or_else(|| {
+            let reason = format!("has {count} scales along axis {axis} of {dims:?}");
+            Refusal::new(ErrorKind::Damaged, place, reason)
+        })
+    }
+}
