@@ -272,7 +272,12 @@ mod tests {
         proto::ValueInfo { name: name.into(), kind: Some(proto::Type { tensor }) }
     }
 
-    fn node(op_type: &str, inputs: &[&str], output: &str, attributes: Vec<proto::Attribute>) -> proto::Node {
+    pub(super) fn node(
+        op_type: &str,
+        inputs: &[&str],
+        output: &str,
+        attributes: Vec<proto::Attribute>,
+    ) -> proto::Node {
         proto::Node {
             input: inputs.iter().map(|name| name.to_string()).collect(),
             output: vec![output.into()],
@@ -290,7 +295,7 @@ mod tests {
         proto::Attribute { name: name.into(), s: Bytes::from(text), ..Default::default() }
     }
 
-    fn read_nodes(opset: i64, nodes: Vec<proto::Node>) -> Result<Graph, Refusal> {
+    pub(super) fn read_nodes(opset: i64, nodes: Vec<proto::Node>) -> Result<Graph, Refusal> {
         Ok(read(model(opset, nodes), Path::new(""))?.0)
     }
 

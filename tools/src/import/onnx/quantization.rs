@@ -178,3 +178,168 @@ impl Reader {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::proto;
+    use super::super::tests::{node, read_nodes};
+    use super::*;
+    use crate::import::graph::{Graph, Operator};
+
+    fn constant(name: &str, data_type: i32, dims: &[i64], raw: &[u8]) -> proto::Node {
+        let (dims, raw_data) = (dims.to_vec(), Some(raw.to_vec().into()));
+        let t = Some(proto::Tensor { dims, data_type, raw_data, ..proto::Tensor::default() });
+        node("Constant", &[], name, vec![proto::Attribute { name: "value".into(), t, ..Default::default() }])
+    }
+
+    fn floats(name: &str, dims: &[i64], values: &[f32]) -> proto::Node {
+        let raw: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        constant(name, tensor::FLOAT, dims, &raw)
+    }
+
+    fn integer(name: &str, i: i64) -> proto::Attribute {
+        proto::Attribute { name: name.into(), i, ..Default::default() }
+    }
+
+    /// What the last node of these makes.
+    fn quantization(opset: i64, nodes: Vec<proto::Node>) -> Result<Quantization, Refusal> {
+        let graph: Graph = read_nodes(opset, nodes)?;
+        let output = graph.nodes.last().unwrap().outputs[0].unwrap();
+        Ok(graph.quantizations[&output].clone())
+    }
+
+    /// The input quantized by this scale and zero point.
+    fn quantized(scale: proto::Node, zero: Option<proto::Node>) -> Result<Quantization, Refusal> {
+        let inputs: &[&str] = if zero.is_some() { &["x", "s", "z"] } else { &["x", "s"] };
+        let node = node("QuantizeLinear", inputs, "q", vec![]);
+        quantization(13, [scale].into_iter().chain(zero).chain([node]).collect())
+    }
+
+    /// Weights of 2 x 3 with these scales and zero points.
+    fn weights(
+        element: i32,
+        scales: &[f32],
+        zero: &[u8],
+        attributes: Vec<proto::Attribute>,
+    ) -> Result<Quantization, Refusal> {
+        let width = if element == tensor::INT32 { 4 } else { 1 };
+        let dims = [scales.len() as i64];
+        quantization(
+            21,
+            vec![
+                constant("w", element, &[2, 3], &vec![7; 6 * width]),
+                floats("s", &dims, scales),
+                constant("z", element, &[(zero.len() / width) as i64], zero),
+                node("DequantizeLinear", &["w", "s", "z"], "y", attributes),
+            ],
+        )
+    }
+
+    #[test]
+    fn activations_become_int8() {
+        let scale = || floats("s", &[], &[0.5]);
+        let found = |zero: Option<proto::Node>| quantized(scale(), zero).unwrap().zero_points[0];
+        assert_eq!(found(Some(constant("z", tensor::INT8, &[], &[0xfb]))), -5);
+        assert_eq!(found(Some(constant("z", tensor::UINT8, &[], &[123]))), -5);
+        // none is a zero of uint8
+        assert_eq!(found(None), -128);
+        let node = node("QuantizeLinear", &["x", "s"], "q", vec![integer("output_dtype", 3)]);
+        assert_eq!(quantization(21, vec![scale(), node]).unwrap().zero_points, [0]);
+    }
+
+    #[test]
+    fn the_integers_of_a_quantize_linear_are_read_as_they_were_made() {
+        let nodes = |second: &'static str| {
+            let quantize = node("QuantizeLinear", &["x", "s"], "q", vec![]);
+            let read = node("DequantizeLinear", &["q", second], "y", vec![]);
+            vec![floats("s", &[], &[0.5]), floats("t", &[], &[0.25]), quantize, read]
+        };
+        let same = read_nodes(10, nodes("s")).unwrap();
+        assert_eq!(same.nodes[0].operator, Operator::Quantize);
+        assert_eq!(same.quantizations.values().map(|q| q.zero_points[0]).collect::<Vec<_>>(), [-128; 2]);
+        let other = read_nodes(10, nodes("t")).unwrap_err();
+        assert!(other.reason.contains("another scale"), "{other}");
+    }
+
+    #[test]
+    fn weights_have_scales_along_an_axis() {
+        let axis = |axis| vec![integer("axis", axis)];
+        let found = weights(tensor::INT8, &[0.5, 0.25], &[0, 0], axis(0)).unwrap();
+        assert_eq!((found.axis, &found.scales[..]), (0, &[0.5, 0.25][..]));
+        assert_eq!(weights(tensor::INT8, &[0.5, 0.25], &[0, 0], axis(-2)).unwrap().axis, 0);
+        // 1 is the default
+        assert_eq!(weights(tensor::INT8, &[1.0; 3], &[0; 3], vec![]).unwrap().axis, 1);
+        assert_eq!(weights(tensor::UINT8, &[1.0], &[128], vec![]).unwrap().zero_points, [128]);
+        for wrong in [axis(1), axis(2), axis(-3), axis(i64::MIN), axis(i64::MAX)] {
+            let refusal = weights(tensor::INT8, &[0.5, 0.25], &[0, 0], wrong).unwrap_err();
+            assert_eq!(refusal.kind, ErrorKind::Damaged);
+            assert!(refusal.reason.contains("has 2 scales along axis"), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn damaged_scales_are_refused() {
+        for bad in [0.0, -0.5, f32::NAN, f32::INFINITY, 1e-40] {
+            let refusal = quantized(floats("s", &[], &[bad]), None).unwrap_err();
+            assert_eq!(refusal.kind, ErrorKind::Value);
+            assert!(refusal.reason.contains("has the scale"), "{refusal}");
+        }
+        let empty = quantized(floats("s", &[0], &[]), None).unwrap_err();
+        assert!(empty.reason.contains("sizes [0]"), "{empty}");
+        let integer = quantized(constant("s", tensor::INT8, &[], &[1]), None).unwrap_err();
+        assert!(integer.reason.contains("is an integer"), "{integer}");
+    }
+
+    #[test]
+    fn scales_of_half_precision_are_refused() {
+        let refusal = quantized(constant("s", 10, &[], &[0, 0x3c]), None).unwrap_err();
+        assert!(refusal.reason.contains("quantizes float16"), "{refusal}");
+        assert!(refusal.help.contains("float32"), "{refusal}");
+    }
+
+    #[test]
+    fn damaged_zero_points_are_refused() {
+        let axis = || vec![integer("axis", 0)];
+        let count = weights(tensor::INT8, &[0.5, 0.25], &[0], axis()).unwrap_err();
+        assert!(count.reason.contains("1 zero points for 2 scales"), "{count}");
+        let bias = weights(tensor::INT32, &[0.5], &[1, 0, 0, 0], vec![]).unwrap_err();
+        assert!(bias.reason.contains("has the zero point 1"), "{bias}");
+        let kind = quantized(floats("s", &[], &[0.5]), Some(floats("z", &[], &[0.0]))).unwrap_err();
+        assert!(kind.reason.contains("quantizes to float32"), "{kind}");
+        let nodes = vec![
+            constant("w", tensor::INT8, &[1], &[7]),
+            floats("s", &[], &[0.5]),
+            constant("z", tensor::UINT8, &[], &[128]),
+            node("DequantizeLinear", &["w", "s", "z"], "y", vec![]),
+        ];
+        assert!(quantization(13, nodes).unwrap_err().reason.contains("of another type"));
+    }
+
+    #[test]
+    fn asymmetric_weights_are_refused() {
+        let refusal = weights(tensor::INT8, &[0.5], &[3], vec![]).unwrap_err();
+        assert!(refusal.reason.contains("zero is 3"), "{refusal}");
+        assert!(refusal.help.contains("QInt8"), "{refusal}");
+    }
+
+    #[test]
+    fn blocks_are_refused() {
+        let refusal = weights(tensor::INT8, &[0.5], &[0], vec![integer("block_size", 3)]).unwrap_err();
+        assert!(refusal.reason.contains("by blocks"), "{refusal}");
+    }
+
+    #[test]
+    fn activations_with_a_scale_per_channel_are_refused() {
+        let refusal = quantized(floats("s", &[2], &[0.5; 2]), None).unwrap_err();
+        assert!(refusal.reason.contains("each channel of an activation"), "{refusal}");
+    }
+
+    #[test]
+    fn scales_from_elsewhere_are_refused() {
+        let nodes = vec![node("QuantizeLinear", &["x", "x"], "q", vec![])];
+        let refusal = quantization(13, nodes).unwrap_err();
+        assert!(refusal.reason.contains("no constant of the file"), "{refusal}");
+        let missing = quantization(13, vec![node("QuantizeLinear", &["x"], "q", vec![])]).unwrap_err();
+        assert!(missing.reason.contains("its scale is missing"), "{missing}");
+    }
+}
