@@ -25,7 +25,7 @@ import warnings
 import numpy as np
 import onnx
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, numpy_helper
 from onnxruntime.quantization import (
     CalibrationDataReader,
     QuantFormat,
@@ -80,8 +80,13 @@ def parameters(model):
         if node.op_type not in ("Conv", "Gemm"):
             continue
         weights, bias = (makers[name].input for name in node.input[1:3])
-        name = weights[0].removesuffix("_quantized").removesuffix(".weight")
-        name = node.name.strip("/").split("/")[-2] if name.startswith("onnx::") else name
+        # /layer1/layer1.0/conv1/Conv: each module's path in full, the operator last
+        modules = []
+        for module in node.name.strip("/").split("/")[:-1]:
+            if modules and module.startswith(f"{modules[-1]}."):
+                modules.pop()
+            modules.append(module)
+        name = ".".join(modules)
         output = node.output[0]
         while True:
             reader = next(item for item in model.graph.node if output in item.input)
@@ -98,16 +103,6 @@ def parameters(model):
         shift = 128.0 if zero.dtype == np.uint8 else 0.0
         found[f"{name}.output"] = np.array([constants[reader.input[1]], zero - shift], np.float32)
     return found
-
-
-def rewritten(model, opset):
-    """The model as of another version of the operators, where all of its nodes are the same."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    for imported in copy.opset_import:
-        if imported.domain in ("", "ai.onnx"):
-            imported.version = opset
-    return copy
 
 
 def main():
@@ -143,8 +138,10 @@ def main():
         folder.model(name, graph)
         folder.arrays(name, images=images, logits=infer(graph, inputs)[0], **parameters(graph))
 
-    folder.model("qdq-asymmetric", static(exported, many, **UINT8 | {"weight_type": QuantType.QUInt8}))
-    folder.model("qdq-16-bit", static(exported, many, **INT8 | {"activation_type": QuantType.QInt16}))
+    asymmetric = UINT8 | {"weight_type": QuantType.QUInt8}
+    folder.model("qdq-asymmetric", static(exported, many, **asymmetric))
+    sixteen = INT8 | {"activation_type": QuantType.QInt16}
+    folder.model("qdq-16-bit", static(exported, many, **sixteen))
     folder.model("qoperator", static(exported, many, quant_format=QuantFormat.QOperator, **INT8))
     folder.model("quantized-dynamically", dynamic(exported))
 
