@@ -6,6 +6,7 @@ use skipstone_tools::import::{ErrorKind, ImportOptions, import};
 use skipstone_tools::network::{
     Block, Conv2d, Dense, FloatNetwork, LayerScales, Part, Shortcut, Stage, TensorId, TensorScale,
 };
+use skipstone_tools::optimize::{Target, Wishes};
 
 use crate::{assert_answers, fixture, imported, npz, outline};
 
@@ -42,7 +43,9 @@ fn weights_biases_and_scales_are_those_of_the_file() {
     for file in ["qdq-int8", "qdq-uint8", "qdq-symmetric"] {
         let network = imported(&fixture(&format!("{file}.onnx"))).network;
         assert_eq!(outline(&network), "conv identity2 projection2 global dense", "{file}");
-        let blob = convert(&network, None, Method::default(), &|_| {}).unwrap().blob;
+        // the weights lie there as they are in the file
+        let plain = Wishes { target: Target::Reference, ..Wishes::default() };
+        let blob = convert(&network, None, Method::default(), plain, &|_| {}).unwrap().blob;
         let expected = fixture(&format!("{file}.npz"));
         let layers = layers(&network);
         assert_eq!(layers.len(), 7);
@@ -83,14 +86,14 @@ fn uint8_weights_that_reach_minus_128_are_rounded_again_and_the_others_kept() {
 fn answers_are_close_to_onnx_runtimes() {
     for file in FILES {
         let network = imported(&fixture(&format!("{file}.onnx"))).network;
-        let blob = convert(&network, None, Method::default(), &|_| {}).unwrap().blob;
+        let blob = convert(&network, None, Method::default(), Wishes::default(), &|_| {}).unwrap().blob;
         let answers = fixture(&format!("{file}.npz"));
         let logits = npz::floats(&answers, "logits").unwrap();
         let step = network.quantized.tensors
             [&TensorId { stage: network.stages.len() - 1, part: Part::Output }]
             .scale;
         let images = npz::images(&answers);
-        let mut arena = Box::new(Arena::<{ 16 * 1024 }>::new());
+        let mut arena = Box::new(Arena::<{ 64 * 1024 }>::new());
         let mut int8: Network = Network::new(Model::parse(&blob).unwrap(), &mut arena[..]).unwrap();
         let (mut largest, mut squares) = (0.0f32, 0.0);
         for (image, expected) in
