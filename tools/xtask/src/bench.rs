@@ -33,7 +33,7 @@ const NOTES: &str = "\
 QEMU counts instructions, exact to 40; --check and --update use these alone. A second emulator attributes \
 them to layers and models a Cortex-M4's cycles for memory without wait states; both must agree.
 
-JSON keys: network, mode, instructions, cycles, macs, arena_bytes (frame in it), arena_bytes_rows (fed by \
+JSON keys: network, mode, instructions, cycles, predicted_cycles, macs, arena_bytes (frame in it), arena_bytes_rows (fed by \
 rows, as it is measured), blob_bytes, code_bytes, stack_bytes, parse_instructions, new_instructions, layers \
 (name, macs, instructions, cycles).";
 
@@ -103,7 +103,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     for (network, mode) in arguments.selected() {
         eprintln!("measuring {}, {}", network.name(), mode.name);
         let case = network.case(mode, &tool)?;
-        measurements.push(Measurement::take(network.name(), mode.name, case, &toolchain, &counter)?);
+        let measurement = Measurement::take(network.name(), mode.name, case, &toolchain, &counter)?;
+        measurement.check_prediction()?;
+        measurements.push(measurement);
     }
     if arguments.json {
         println!("{:#}", Value::Array(measurements.iter().map(Measurement::json).collect()));
@@ -193,6 +195,17 @@ impl Measurement {
         })
     }
 
+    /// The planner's prediction is within a tenth of what was measured.
+    fn check_prediction(&self) -> Result<()> {
+        let (predicted, measured) = (self.case.facts.cycles, self.run.cycles);
+        ensure!(
+            predicted.abs_diff(measured) <= measured / 10,
+            "{}: {predicted} cycles are predicted, {measured} were measured: fit src/kernels/cost.rs again",
+            self.case.name
+        );
+        Ok(())
+    }
+
     /// In a line, for a check's outcome.
     pub(crate) fn summary(&self) -> String {
         let Cost { instructions, cycles } = self.run;
@@ -211,6 +224,7 @@ impl Measurement {
             "mode": self.mode,
             "instructions": self.run.instructions,
             "cycles": self.run.cycles,
+            "predicted_cycles": facts.cycles,
             "macs": facts.macs,
             "arena_bytes": facts.arena_bytes,
             "arena_bytes_rows": facts.arena_bytes_rows,

@@ -58,6 +58,8 @@ pub(crate) struct Facts {
     pub(crate) blob_bytes: u64,
     /// Multiplications and additions of one run.
     pub(crate) macs: u64,
+    /// Predicted cycles of one run.
+    pub(crate) cycles: u64,
 }
 
 /// A layer in `skipstone inspect`'s words.
@@ -195,6 +197,7 @@ fn inspect(tool: &Tool, blob: &Path) -> Result<Facts> {
         arena_bytes_rows: number("arena_bytes_rows")?,
         blob_bytes: number("blob_bytes")?,
         macs: number("macs")?,
+        cycles: number("cycles")?,
     })
 }
 

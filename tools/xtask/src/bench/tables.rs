@@ -151,7 +151,14 @@ mod tests {
         let layer = Layer { name: "layer2.0 projection".into(), window: "3x3/2 +".into(), macs: 125_000_000 };
         let layers = vec![layer];
         let (arena_bytes, arena_bytes_rows) = (36_864, 36_864);
-        let facts = Facts { layers, arena_bytes, arena_bytes_rows, blob_bytes: 1_420_123, macs: 125_000_000 };
+        let facts = Facts {
+            layers,
+            arena_bytes,
+            arena_bytes_rows,
+            blob_bytes: 1_420_123,
+            macs: 125_000_000,
+            cycles: 100_000_000,
+        };
         let case = Case { name: String::new(), blob: PathBuf::new(), images: PathBuf::new(), facts };
         let (network, mode, rest) = ("resnet56", "balanced", Cost::default());
         let (parse_instructions, new_instructions) = (20_000_000, 10_000_000);
