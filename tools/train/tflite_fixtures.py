@@ -4,9 +4,8 @@ their answers.
 
     tflite_fixtures.py --output tests/data/
 
-needs tensorflow-cpu 2.21.0 and ai-edge-litert 2.3.0, in an environment of their own (they ask for
-another NumPy than the other scripts). Beside each
-network that can be converted stands an .npz of the same name:
+needs tensorflow-cpu 2.21.0 and ai-edge-litert 2.3.0. Beside each network that can be converted
+stands an .npz of the same name:
 
     images         uint8 NHWC, 4 images
     logits         float32, LiteRT's reference kernels' answers before the softmax
