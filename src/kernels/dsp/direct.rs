@@ -60,7 +60,8 @@ pub(crate) const fn scratch_words(window: &Window, channels: usize, outputs: usi
 }
 
 /// Packs OHWI `weights`: for each part, for each two channels a word for each pair of taps, in the order
-/// in which runs are widened. `packed` has [`weight_words`] words, all zero.
+/// in which runs are widened. `packed` has as many words as
+/// [`Conv2d::weight_bytes`] says, all zero.
 pub fn pack(weights: &[i8], window: &Window, channels: usize, packed: &mut [u32]) {
     let height = (window.kernel[0] as usize).max(1);
     let row_len = (window.kernel[1] as usize * channels).max(1);

@@ -138,7 +138,8 @@ fn groups_of(layer: &Conv2d<'_>, strip: usize) -> usize {
     groups_across(layer) * strip.div_ceil(TILE)
 }
 
-/// Transforms OHWI `weights` of a 3x3 window, filter by filter. `transformed` has [`weight_words`] words.
+/// Transforms OHWI `weights` of a 3x3 window, filter by filter. `transformed` has
+/// as many words as [`Conv2d::weight_bytes`] says.
 pub fn transform_weights(weights: &[i8], window: &Window, channels: usize, transformed: &mut [u32]) {
     let form = Form::of(window);
     let filters = weights.chunks_exact((9 * channels).max(1));
