@@ -38,8 +38,8 @@ Examples:
   skipstone convert net-int8.tflite -o net.skip
   skipstone convert digits.toml -o digits.skip --calibrate digits-calibration.npz
 
-Models: ONNX and Keras (float), TensorFlow Lite (float and int8); checkpoints of ResNets (PyTorch's .pt, .pth \
-and .th, safetensors), recognised by their tensors' names; for other networks a description (.toml) of the \
+Models: ONNX (float, or quantized with QDQ pairs), Keras (float), TensorFlow Lite (float and int8); checkpoints \
+of ResNets (PyTorch's .pt, .pth and .th, safetensors), recognised by their tensors' names; for other networks a description (.toml) of the \
 checkpoint. Nothing in a file is executed.
 
 Calibration: CIFAR-10 binary files, .npy or .npz, a folder of pictures; some hundred images as the \
