@@ -117,11 +117,17 @@ pub(crate) fn weight_bytes(
     algorithm: Algorithm,
 ) -> usize {
     let channels = usize::from(input.channels);
+    if !window.is_valid() {
+        return 0; // no layer has such a window
+    }
+    // shapes come from a blob: what 32 bits cannot count is too large for every section
     match algorithm {
         _ if depthwise => window.positions() * outputs,
-        Algorithm::Reference | Algorithm::WinogradAtRunTime => window.positions() * channels * outputs,
-        Algorithm::Direct => 4 * dsp::direct::weight_words(window, channels, outputs),
-        Algorithm::Winograd => 4 * dsp::winograd::weight_words(window, channels, outputs),
+        Algorithm::Reference | Algorithm::WinogradAtRunTime => {
+            (window.positions() * channels).saturating_mul(outputs)
+        }
+        Algorithm::Direct => dsp::direct::weight_words(window, channels, outputs).saturating_mul(4),
+        Algorithm::Winograd => dsp::winograd::weight_words(window, channels, outputs).saturating_mul(4),
     }
 }
 
@@ -151,5 +157,5 @@ pub(crate) fn scratch_bytes(layer: &Conv2d<'_>, strip: usize) -> usize {
         Algorithm::Winograd => dsp::winograd::scratch_words(layer, strip, false),
         Algorithm::WinogradAtRunTime => dsp::winograd::scratch_words(layer, strip, true),
     };
-    4 * words
+    words.saturating_mul(4)
 }

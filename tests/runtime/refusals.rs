@@ -109,6 +109,27 @@ fn other_versions_are_refused_by_number() {
     }
 }
 
+/// Every algorithm is asked for its sizes before a layer is checked: windows and channels of any size, and
+/// weights of another algorithm, are refused and never divide by zero.
+#[test]
+fn any_window_with_any_algorithm_is_refused_or_whole() {
+    use skipstone::Algorithm;
+    let blob = good();
+    let algorithms =
+        [Algorithm::Reference, Algorithm::Direct, Algorithm::Winograd, Algorithm::WinogradAtRunTime];
+    for algorithm in algorithms {
+        for kernel in [[0, 0], [0, 3], [3, 0], [3, 3], [15, 15], [16, 1], [255, 255]] {
+            for (stride, channels) in [([0, 0], 4), ([1, 1], 0), ([2, 2], u16::MAX), ([255, 1], 4)] {
+                let mut parts = Parts::of(&blob);
+                let record = conv2d(&mut parts);
+                (record.algorithm, record.channels) = (algorithm, channels);
+                (record.window.kernel, record.window.stride) = (kernel, stride);
+                assert!(error(&parts.blob()).is_some(), "{algorithm:?}, {kernel:?}, {stride:?}, {channels}");
+            }
+        }
+    }
+}
+
 /// Header fields that contradict each other, under a checksum that is right.
 #[test]
 fn contradictions_in_the_header() {

@@ -48,7 +48,7 @@ pub(crate) const fn pairs(window: &Window, channels: usize) -> usize {
 
 /// Words of packed weights.
 pub(crate) const fn weight_words(window: &Window, channels: usize, outputs: usize) -> usize {
-    pairs(window, channels) * outputs.div_ceil(2)
+    pairs(window, channels).saturating_mul(outputs.div_ceil(2))
 }
 
 /// Words of scratch memory: the sums of four pixels, a part of their windows, and a run with a

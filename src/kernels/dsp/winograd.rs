@@ -114,7 +114,8 @@ pub(crate) fn serves(window: &Window, input: Shape, output: Shape, bias: &[i32])
 
 /// Words of transformed weights.
 pub(crate) fn weight_words(window: &Window, channels: usize, outputs: usize) -> usize {
-    Form::of(window).weight_words(channels) * outputs / 2
+    // of two outputs at a time
+    Form::of(window).weight_words(channels).saturating_mul(outputs / 2)
 }
 
 /// Words of scratch memory for strips of `strip` rows: lines, values and sums of a group of tiles; at
@@ -125,7 +126,8 @@ pub(crate) fn scratch_words(layer: &Conv2d<'_>, strip: usize, at_run_time: bool)
         true => (groups_of(layer, strip), form.weight_words(channels)),
         false => (1, 0),
     };
-    form.line_words() + groups * form.value_words(channels) + weights + form.sums() + TILE * ROW_OUTPUTS
+    let values = groups.saturating_mul(form.value_words(channels));
+    values.saturating_add(form.line_words() + weights + form.sums() + TILE * ROW_OUTPUTS)
 }
 
 /// Groups of tiles in a row of tiles.
