@@ -125,7 +125,13 @@ impl<'a> Block<'a> {
         if path.iter().zip(path.iter().skip(1)).any(|(a, b)| a.output() != b.input()) {
             return Err(LayerError::Block);
         }
-        check(first.input(), last, &addition, &shortcut)?;
+        let (input, output) = (first.input(), last.output());
+        let arrives = match &shortcut {
+            Shortcut::Identity => input == output,
+            Shortcut::Projection(layer) => layer.input() == input && layer.output() == output,
+            Shortcut::Padded(subsample) => subsample.leads(input, output),
+        };
+        check(last, &addition, arrives)?;
         Ok(Block { path, addition, shortcut })
     }
 
@@ -221,19 +227,9 @@ impl<'a> Block<'a> {
     }
 }
 
-/// Whether a shortcut from `input` can be added to a path's `last` convolution so.
-pub(crate) fn check(
-    input: Shape,
-    last: &Conv2d<'_>,
-    addition: &Addition,
-    shortcut: &Shortcut<'_>,
-) -> Result<(), LayerError> {
+/// Whether a shortcut, which `arrives` with the shape of the path's `last` convolution, can be added to it.
+pub(crate) fn check(last: &Conv2d<'_>, addition: &Addition, arrives: bool) -> Result<(), LayerError> {
     addition.check()?;
-    let arrives = match shortcut {
-        Shortcut::Identity => input == last.output(),
-        Shortcut::Projection(layer) => layer.input() == input && layer.output() == last.output(),
-        Shortcut::Padded(subsample) => subsample.leads(input, last.output()),
-    };
     // what a fused addition shares is the one rounding
     let rounded = match addition {
         Addition::Fused(_) => matches!(last.requantize.rounding(), Rounding::Once { .. }),
@@ -247,7 +243,7 @@ impl Subsample {
     pub(crate) const NONE: Subsample = Subsample { stride: [1; 2], channels_before: 0 };
 
     /// Whether subsampling a tensor of shape `from` can give one of shape `to`.
-    fn leads(self, from: Shape, to: Shape) -> bool {
+    pub(crate) fn leads(self, from: Shape, to: Shape) -> bool {
         let one = Window { kernel: [1; 2], stride: self.stride, padding: [0; 4] };
         let channels = self.channels_before.checked_add(from.channels);
         one.output(from, to.channels) == Some(to) && channels.is_some_and(|channels| channels <= to.channels)

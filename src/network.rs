@@ -183,8 +183,17 @@ impl<'a, const TENSORS: usize, const KERNELS: u16> FrameNetwork<'a, TENSORS, KER
 /// What both kinds of network are.
 #[derive(Debug)]
 struct Executor<'a, const TENSORS: usize, const KERNELS: u16> {
-    setup: Option<Setup<'a>>,
+    state: State<'a>,
     current: Current<'a, TENSORS>,
+}
+
+/// Whether there is a model. With a tag of its own, unlike an `Option`, the empty one is zeros, and a static
+/// takes no flash.
+#[derive(Debug)]
+#[repr(u8)]
+enum State<'a> {
+    Empty,
+    Ready(Setup<'a>),
 }
 
 /// What a run reads and where it computes.
@@ -214,33 +223,36 @@ impl<'a> Setup<'a> {
 }
 
 impl<'a, const TENSORS: usize, const KERNELS: u16> Executor<'a, TENSORS, KERNELS> {
-    /// An executor without a model: zeros, which take no flash in a static.
     const fn empty() -> Self {
-        Executor { setup: None, current: Current::empty() }
+        Executor { state: State::Empty, current: Current::empty() }
     }
 
     #[inline(never)]
     fn set_up(&mut self, model: Model<'a>, arena: &'a mut [u8], frame: bool) -> Result<(), NewError> {
-        self.setup = None;
+        self.state = State::Empty;
         if model.kernels() & !KERNELS != 0 {
             return Err(NewError::Kernels { needed: model.kernels(), given: KERNELS });
         }
-        let setup = self.setup.insert(Setup::new(model, arena, frame)?);
+        self.state = State::Ready(Setup::new(model, arena, frame)?);
+        let State::Ready(setup) = &mut self.state else { return Err(NewError::Changed) };
         let proved = self.current.prove(setup);
         if proved.is_err() {
-            self.setup = None;
+            self.state = State::Empty;
         }
         proved
     }
 
     /// Shape of an image.
     fn input(&self) -> Option<Shape> {
-        self.setup.as_ref().map(|setup| setup.model.input())
+        match &self.state {
+            State::Empty => None,
+            State::Ready(setup) => Some(setup.model.input()),
+        }
     }
 
     /// The bytes of the input frame.
     fn frame(&mut self) -> &mut [u8] {
-        let Some(setup) = &mut self.setup else { return &mut [] };
+        let State::Ready(setup) = &mut self.state else { return &mut [] };
         let start = setup.plan.rows.first().map_or(0, |entry| usize::from(*entry) * ROW_ALIGN);
         // proved: the frame lies in the arena
         let frame = setup.arena.get_mut(start..start + setup.model.input().len());
@@ -248,7 +260,7 @@ impl<'a, const TENSORS: usize, const KERNELS: u16> Executor<'a, TENSORS, KERNELS
     }
 
     fn run(&mut self, feed: &mut dyn FnMut(usize, &mut [u8])) -> Result<Scores<'_>, RunError> {
-        let Executor { setup: Some(setup), current } = self else { return Err(RunError::Empty) };
+        let Executor { state: State::Ready(setup), current } = self else { return Err(RunError::Empty) };
         if setup.plan.segments.len() != 1 || current.decoded != 1 {
             current.rewind(setup);
         }
@@ -455,7 +467,8 @@ impl Memory<'_> {
             Some(row) => plan.row(input, row).map(|bytes| bytes.start..bytes.start + row_len),
             None => Some(0..0), // a row of padding
         });
-        let mut slices = carve(self.arena, core::iter::once(scratch).chain(made).chain(under))?;
+        let mut slices = Vec::new();
+        carve(self.arena, core::iter::once(scratch).chain(made).chain(under), &mut slices)?;
         let (scratch, rows) = slices.split_first_mut()?;
         // where there is none, it may lie between words
         let scratch = bytemuck::try_cast_slice_mut(scratch).unwrap_or_default();
@@ -546,8 +559,8 @@ impl Memory<'_> {
 fn carve<'m>(
     mut arena: &'m mut [i8],
     ranges: impl Iterator<Item = Option<Range<usize>>>,
-) -> Option<Vec<&'m mut [i8], SLICES>> {
-    let mut slices = Vec::<&mut [i8], SLICES>::new();
+    slices: &mut Vec<&'m mut [i8], SLICES>,
+) -> Option<()> {
     let mut cuts = Vec::<(Range<usize>, usize), SLICES>::new();
     for (index, range) in ranges.enumerate() {
         slices.push(&mut []).ok()?;
@@ -564,11 +577,11 @@ fn carve<'m>(
         cuts.push(cut).ok()?;
     }
     let mut end = 0;
-    for (range, index) in cuts {
+    for (range, index) in &cuts {
         let (_, rest) = arena.split_at_mut_checked(range.start.checked_sub(end)?)?;
         let (slice, rest) = rest.split_at_mut_checked(range.end - range.start)?;
-        *slices.get_mut(index)? = slice;
+        *slices.get_mut(*index)? = slice;
         (arena, end) = (rest, range.end);
     }
-    Some(slices)
+    Some(())
 }

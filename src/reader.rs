@@ -4,12 +4,12 @@ use postcard::Deserializer;
 use postcard::de_flavors::Slice;
 use serde::Deserialize;
 
-use crate::block::{self, MAX_PATH, Shortcut, Subsample};
+use crate::block::{self, MAX_PATH, Subsample};
 use crate::error::{LayerError, ParseError};
 use crate::layer::{Conv2d, Dense, Finish, GlobalAveragePool, Pool2d, Reduction, Windowed};
 use crate::model::SECTION_ALIGN;
-use crate::quantization::{Addition, Requantize, Rounding};
-use crate::schema::{self, OperationKind, ShortcutKind};
+use crate::quantization::{Clamp, Requantize, Rounding};
+use crate::schema::{self, FinishKind, OperationKind, ShortcutKind};
 use crate::shape::Shape;
 use crate::stage::{Join, Layer, Stage};
 
@@ -125,11 +125,13 @@ impl Unreadable {
 }
 
 impl<'a> Reader<'a> {
+    #[inline(never)]
     fn read<T: Deserialize<'a>>(&mut self) -> Result<T, Unreadable> {
         T::deserialize(&mut self.records).map_err(|_| Unreadable::Record)
     }
 
     /// Reads a [`schema::Stage`] over `shape`; returns its output's shape.
+    #[inline(never)]
     fn stage(
         &mut self,
         shape: Shape,
@@ -138,25 +140,30 @@ impl<'a> Reader<'a> {
         take: &mut dyn FnMut(&Layer<'a>),
     ) -> Result<Shape, Unreadable> {
         self.read::<&str>()?; // its name
-        let layer = match self.read()? {
-            OperationKind::Conv2d => Layer::windowed(Windowed::Conv2d(self.conv2d(shape)?), input),
+        match self.read()? {
+            OperationKind::Conv2d => self.convolution(shape, input, take),
             OperationKind::Pool2d => {
                 let record: schema::Pool2d = self.read()?;
                 let layer = Pool2d::new(shape, record.window, record.kind)?;
-                Layer::windowed(Windowed::Pool2d(layer), input)
+                take(&Layer::windowed(Windowed::Pool2d(layer), input));
+                Ok(layer.output())
             }
-            OperationKind::Dense => Layer::reduction(Reduction::Dense(self.dense(shape)?), input),
+            OperationKind::Dense => {
+                let layer = Reduction::Dense(self.dense(shape)?);
+                take(&Layer::reduction(layer, input));
+                Ok(Shape::new(1, 1, layer.outputs()))
+            }
             OperationKind::GlobalAveragePool => {
-                let record: schema::GlobalAveragePool = self.read()?;
-                let layer = GlobalAveragePool::new(shape, record.zero_point, self.finish(&record.finish)?)?;
-                Layer::reduction(Reduction::GlobalAveragePool(layer), input)
+                let zero_point = self.read()?;
+                let layer = GlobalAveragePool::new(shape, zero_point, self.finish()?)?;
+                take(&Layer::reduction(Reduction::GlobalAveragePool(layer), input));
+                Ok(Shape::new(1, 1, shape.channels))
             }
-            OperationKind::Block => return self.block(shape, input, next, take),
-        };
-        take(&layer);
-        Ok(layer.output())
+            OperationKind::Block => self.block(shape, input, next, take),
+        }
     }
 
+    #[inline(never)]
     fn block(
         &mut self,
         input: Shape,
@@ -170,9 +177,7 @@ impl<'a> Reader<'a> {
         }
         let (mut shape, mut reads, mut made) = (input, tensor, next);
         for _ in 1..convolutions {
-            let layer = self.conv2d(shape)?;
-            shape = layer.output();
-            take(&Layer::windowed(Windowed::Conv2d(layer), reads));
+            shape = self.convolution(shape, reads, take)?;
             (reads, made) = (made, made.saturating_add(1));
         }
         if convolutions < 2 {
@@ -180,26 +185,37 @@ impl<'a> Reader<'a> {
         }
         let last = self.conv2d(shape)?;
         let output = last.output();
-        let addition: Addition = self.read()?;
+        let addition = self.read()?;
         let mut join = Join { addition, subsample: Subsample::NONE, channels: output.channels };
         let mut added = tensor;
-        let shortcut = match self.read()? {
-            ShortcutKind::Identity => Shortcut::Identity,
+        let arrives = match self.read()? {
+            ShortcutKind::Identity => input == output,
             ShortcutKind::Projection => {
-                let layer = self.conv2d(input)?;
-                take(&Layer::windowed(Windowed::Conv2d(layer), tensor));
                 added = made;
-                Shortcut::Projection(layer)
+                self.convolution(input, tensor, take)? == output
             }
             ShortcutKind::Padded => {
                 (join.subsample, join.channels) = (self.read()?, input.channels);
-                Shortcut::Padded(join.subsample)
+                join.subsample.leads(input, output)
             }
         };
-        block::check(input, &last, &addition, &shortcut)?;
+        block::check(&last, &join.addition, arrives)?;
         self.read::<f32>()?; // its scale
         take(&Layer::addition(last, reads, join, added));
         Ok(output)
+    }
+
+    /// Reads a convolution and gives it to `take`; returns its output's shape.
+    #[inline(never)]
+    fn convolution(
+        &mut self,
+        input: Shape,
+        reads: u16,
+        take: &mut dyn FnMut(&Layer<'a>),
+    ) -> Result<Shape, Unreadable> {
+        let layer = self.conv2d(input)?;
+        take(&Layer::windowed(Windowed::Conv2d(layer), reads));
+        Ok(layer.output())
     }
 
     #[inline(never)]
@@ -225,12 +241,13 @@ impl<'a> Reader<'a> {
         Ok(layer)
     }
 
+    #[inline(never)]
     fn dense(&mut self, input: Shape) -> Result<Dense<'a>, Unreadable> {
-        let record: schema::Dense = self.read()?;
-        let outputs = usize::from(record.outputs);
-        let weights = self.section(record.weights, outputs.saturating_mul(input.len()))?;
-        let bias = self.section(record.bias, outputs)?;
-        Ok(Dense::new(input, weights, bias, self.finish(&record.finish)?)?)
+        let (outputs, weights, bias): (u16, u32, u32) = self.read()?;
+        let outputs = usize::from(outputs);
+        let weights = self.section(weights, outputs.saturating_mul(input.len()))?;
+        let bias = self.section(bias, outputs)?;
+        Ok(Dense::new(input, weights, bias, self.finish()?)?)
     }
 
     fn requantize(&self, record: &schema::Requantize, count: usize) -> Result<Requantize<'a>, Unreadable> {
@@ -242,21 +259,32 @@ impl<'a> Reader<'a> {
         Ok(Requantize::with_rounding(multipliers, rounding, record.clamp)?)
     }
 
-    fn finish(&self, record: &schema::Finish) -> Result<Finish<'a>, Unreadable> {
-        Ok(match *record {
-            schema::Finish::Requantize { count, requantize, .. } => {
-                Finish::Requantize(self.requantize(&requantize, usize::from(count))?)
+    /// Reads a [`schema::Finish`].
+    #[inline(never)]
+    fn finish(&mut self) -> Result<Finish<'a>, Unreadable> {
+        let kind = self.read()?;
+        let requantize = match kind {
+            FinishKind::Scores => {
+                let (scales, count): (u32, u16) = self.read()?;
+                return Ok(Finish::Scores(self.section(scales, usize::from(count))?));
             }
-            schema::Finish::Mean { clamp, .. } => Finish::Mean(clamp),
-            schema::Finish::RoundedScores { count, requantize, scale } => {
-                Finish::RoundedScores { requantize: self.requantize(&requantize, usize::from(count))?, scale }
+            FinishKind::Mean => {
+                let (clamp, _): (Clamp, f32) = self.read()?;
+                return Ok(Finish::Mean(clamp));
             }
-            schema::Finish::Scores { scales, count } => {
-                Finish::Scores(self.section(scales, usize::from(count))?)
+            FinishKind::Requantize | FinishKind::RoundedScores => {
+                let (count, record): (u16, schema::Requantize) = self.read()?;
+                self.requantize(&record, usize::from(count))?
             }
+        };
+        let scale = self.read()?;
+        Ok(match kind {
+            FinishKind::RoundedScores => Finish::RoundedScores { requantize, scale },
+            _ => Finish::Requantize(requantize),
         })
     }
 
+    #[inline(never)]
     fn section<T: bytemuck::AnyBitPattern>(&self, offset: u32, count: usize) -> Result<&'a [T], Unreadable> {
         let length = count.saturating_mul(size_of::<T>());
         section(self.weights, offset, count).ok_or(Unreadable::Section { offset, length })

@@ -234,3 +234,12 @@ pub(crate) enum ShortcutKind {
     Projection,
     Padded,
 }
+
+/// A [`Finish`]'s number, which stands before its record.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub(crate) enum FinishKind {
+    Requantize,
+    Scores,
+    Mean,
+    RoundedScores,
+}
