@@ -60,8 +60,9 @@ enum Kind {
 struct Form {
     kind: Kind,
     stride: usize,
-    /// Output rows and columns of a tile.
+    /// Output rows and columns of a tile, 2^`tile_bits`.
     tile: usize,
+    tile_bits: u8,
     /// Input rows under a tile, input columns under four tiles.
     rows: usize,
     columns: usize,
@@ -75,6 +76,7 @@ const SMALL: Form = Form {
     kind: Kind::Small,
     stride: 1,
     tile: 2,
+    tile_bits: 1,
     rows: 4,
     columns: 10,
     groups: Groups::new(&[(16, 1)]),
@@ -84,6 +86,7 @@ const LARGE: Form = Form {
     kind: Kind::Large,
     stride: 1,
     tile: 4,
+    tile_bits: 2,
     rows: 6,
     columns: 18,
     groups: Groups::new(&[(36, 1)]),
@@ -93,6 +96,7 @@ const POLYPHASE: Form = Form {
     kind: Kind::Polyphase,
     stride: 2,
     tile: 2,
+    tile_bits: 1,
     rows: 5,
     columns: 17,
     groups: Groups::new(&[(1, 1), (4, 2), (4, 4)]),
@@ -107,6 +111,11 @@ impl Form {
             (1, _) => &SMALL,
             _ => &POLYPHASE,
         }
+    }
+
+    /// Tiles over so many outputs.
+    const fn tiles(&self, outputs: usize) -> usize {
+        outputs.saturating_add(self.tile - 1) >> self.tile_bits
     }
 
     /// Words of the values of a group of tiles.
@@ -185,7 +194,7 @@ pub(crate) fn weight_words(window: &Window, algorithm: Algorithm, channels: usiz
 pub(crate) fn scratch_words(layer: &Conv2d<'_>, strip: usize) -> usize {
     let (form, channels) = (Form::of(&layer.window, layer.algorithm), usize::from(layer.input.channels));
     let (groups, weights) = match at_run_time(layer.algorithm) {
-        true => (groups_across(layer, form) * strip.div_ceil(form.tile), form.weight_words(channels)),
+        true => (groups_across(layer, form) * form.tiles(strip), form.weight_words(channels)),
         false => (1, 0),
     };
     groups.saturating_mul(form.value_words(channels)).saturating_add(form.beside_words(weights))
@@ -193,7 +202,7 @@ pub(crate) fn scratch_words(layer: &Conv2d<'_>, strip: usize) -> usize {
 
 /// Groups of tiles in a row of tiles.
 fn groups_across(layer: &Conv2d<'_>, form: &Form) -> usize {
-    usize::from(layer.output.width).div_ceil(form.tile * COLUMNS)
+    form.tiles(layer.output.width.into()).div_ceil(COLUMNS)
 }
 
 /// A strip of output rows; see the module's head.
@@ -209,7 +218,7 @@ pub(crate) fn conv2d(
     let epilogue = Epilogue::new(layer, addition, form.scale_bits);
     let channels = usize::from(layer.input.channels);
     let at_run_time = at_run_time(layer.algorithm);
-    let groups = groups_across(layer, form).max(1) * output.len().div_ceil(form.tile);
+    let groups = groups_across(layer, form).max(1) * form.tiles(output.len());
     let two = form.weight_words(channels).max(1);
     let value_words = form.value_words(channels).max(1);
 
