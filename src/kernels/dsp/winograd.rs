@@ -178,7 +178,7 @@ pub(crate) fn weight_words(window: &Window, algorithm: Algorithm, channels: usiz
 pub(crate) fn scratch_words(layer: &Conv2d<'_>, strip: usize) -> usize {
     let (form, channels) = (Form::of(&layer.window, layer.algorithm), usize::from(layer.input.channels));
     let (groups, weights) = match at_run_time(layer.algorithm) {
-        true => (groups_across(layer, form) * strip.div_ceil(form.tile), form.weight_words(channels)),
+        true => (groups_across(layer, form) * strip.div_ceil(form.tile.max(1)), form.weight_words(channels)),
         false => (1, 0),
     };
     let values = groups.saturating_mul(form.value_words(channels));
@@ -187,7 +187,7 @@ pub(crate) fn scratch_words(layer: &Conv2d<'_>, strip: usize) -> usize {
 
 /// Groups of tiles in a row of tiles.
 fn groups_across(layer: &Conv2d<'_>, form: &Form) -> usize {
-    usize::from(layer.output.width).div_ceil(form.tile * COLUMNS)
+    usize::from(layer.output.width).div_ceil((form.tile * COLUMNS).max(1))
 }
 
 /// A strip of output rows; see the module's head.
@@ -203,7 +203,7 @@ pub(crate) fn conv2d(
     let epilogue = Epilogue::new(layer, addition, form.scale_bits);
     let channels = usize::from(layer.input.channels);
     let at_run_time = at_run_time(layer.algorithm);
-    let groups = groups_across(layer, form).max(1) * output.len().div_ceil(form.tile);
+    let groups = groups_across(layer, form).max(1) * output.len().div_ceil(form.tile.max(1));
     let two = form.weight_words(channels).max(1);
     let value_words = form.value_words(channels).max(1);
 
