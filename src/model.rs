@@ -46,6 +46,15 @@ pub fn checksum(blob: &[u8]) -> u32 {
     })
 }
 
+/// Whether a blob's checksum is what its header says.
+#[inline(never)]
+fn check_sum(blob: &[u8]) -> Result<(), ParseError> {
+    let field = blob.get(CRC_FIELD).and_then(|field| field.first_chunk());
+    let stored = field.map_or(0, |bytes| u32::from_le_bytes(*bytes));
+    let computed = checksum(blob);
+    if computed == stored { Ok(()) } else { Err(ParseError::Checksum { stored, computed }) }
+}
+
 /// Takes four bits into the CRC: a table of 16 costs 64 bytes of flash, one for whole bytes a kilobyte.
 fn crc_nibble(crc: u32) -> u32 {
     const POLYNOMIAL: u32 = 0xEDB8_8320; // reflected
@@ -75,7 +84,7 @@ pub struct Model<'a> {
     /// The stages' records.
     stages: &'a [u8],
     weights: &'a [u8],
-    blob_bytes: usize,
+    blob: &'a [u8],
     kernels: u16,
     classes: u16,
     /// Layers of the whole network.
@@ -104,15 +113,15 @@ impl<'a> Model<'a> {
         if found != VERSION {
             return Err(ParseError::Version { found, supported: VERSION });
         }
-        let (total, stored, manifest_len) = (word(8) as usize, word(12), word(16) as usize);
+        let (total, manifest_len) = (word(8) as usize, word(16) as usize);
         let blob = bytes.get(..total).ok_or(truncated(total))?;
         if bytes.as_ptr().align_offset(SECTION_ALIGN) != 0 {
             return Err(ParseError::Misaligned);
         }
-        let computed = checksum(blob);
-        if computed != stored {
-            return Err(ParseError::Checksum { stored, computed });
+        if blob.len() < HEADER_BYTES {
+            return Err(ParseError::Header);
         }
+        check_sum(blob)?;
         let manifest_end = HEADER_BYTES.checked_add(manifest_len).ok_or(ParseError::Header)?;
         let weights_start = manifest_end.checked_next_multiple_of(WEIGHTS_ALIGN).ok_or(ParseError::Header)?;
         let manifest_bytes = blob.get(HEADER_BYTES..manifest_end).ok_or(ParseError::Header)?;
@@ -124,10 +133,31 @@ impl<'a> Model<'a> {
 
         let (manifest, stages) = postcard::take_from_bytes::<schema::Manifest<'_>>(manifest_bytes)
             .map_err(|_| ParseError::Manifest)?;
-        let mut model =
-            Model { manifest, stages, weights, blob_bytes: total, kernels, classes: 0, layers: 0 };
+        let mut model = Model { manifest, stages, weights, blob, kernels, classes: 0, layers: 0 };
         model.check()?;
         Ok(model)
+    }
+
+    /// Checks again that no byte of the blob has changed since it was written, weights included: for flash
+    /// that wears or is radiated, as often as it is worth a pass over the blob (`cargo xtask bench` prints
+    /// what that takes). A run of a changed blob gives wrong scores or [`RunError::Changed`], no worse.
+    ///
+    /// ```
+    /// # use skipstone::Model;
+    /// # static MODEL: &[u8] = skipstone::include_model!("../models/digits.skip");
+    /// let model = Model::parse(MODEL)?;
+    /// // ... and before a decision that matters, or once a day:
+    /// model.verify()?;
+    /// # Ok::<(), skipstone::ParseError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ParseError::Checksum`] where a byte has changed.
+    ///
+    /// [`RunError::Changed`]: crate::RunError::Changed
+    pub fn verify(&self) -> Result<(), ParseError> {
+        // the bytes are read again, whatever the compiler knows of them
+        check_sum(core::hint::black_box(self.blob))
     }
 
     /// Walks over the stages once: shapes follow each other, sections exist, scores come last.
@@ -150,7 +180,7 @@ impl<'a> Model<'a> {
             });
             visited.unwrap_or(Err(ParseError::Manifest))?;
             if early {
-                return Err(ParseError::Output { stage: stage - 1 });
+                return Err(ParseError::Output { stage });
             }
         }
         let stage = self.manifest.stages - 1;
@@ -216,7 +246,7 @@ impl<'a> Model<'a> {
 
     /// Bytes of the blob.
     pub const fn blob_bytes(&self) -> usize {
-        self.blob_bytes
+        self.blob.len()
     }
 
     /// The class labels; none where the blob has none.

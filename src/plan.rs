@@ -82,6 +82,11 @@ impl<'p> Proof<'p> {
         Proof { plan, words, visits: MAX_VISITS }
     }
 
+    /// Words that were visited so far, each as often as it was.
+    pub const fn visits(&self) -> u32 {
+        MAX_VISITS - self.visits
+    }
+
     /// Proves a segment whose input is there in so far as `made` says, and runs it to its end. Segments
     /// are proved in order.
     ///

@@ -19,13 +19,14 @@ fn run<'n>(network: &'n mut Network) -> Result<Scores<'n>, RunError> {
 
 #[entry]
 fn main() -> ! {
-    let [mut parse, mut set_up, mut ran] = [Cost::default(); 3];
+    let [mut parse, mut set_up, mut ran, mut verify] = [Cost::default(); 4];
     let model = unwrap!(measure(&mut parse, || Model::parse(inputs::MODEL)));
     let (network, arena) = (NETWORK.take(), ARENA.take());
     unwrap!(measure(&mut set_up, || network.set_up(model, arena)));
     let scores = unwrap!(measure(&mut ran, || run(network)));
+    unwrap!(measure(&mut verify, || model.verify()));
     println!("scores  {}", Bits(scores.values()));
-    for (name, cost) in [("parse  ", parse), ("set up ", set_up), ("run    ", ran)] {
+    for (name, cost) in [("parse  ", parse), ("set up ", set_up), ("run    ", ran), ("verify ", verify)] {
         println!("{=str} {=u64} {=str}, {=usize} B of stack", name, cost.time, board::UNIT, cost.stack);
     }
     println!("stack   {=usize} B at the deepest", stack::high_water());
