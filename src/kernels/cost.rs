@@ -78,7 +78,7 @@ fn conv2d(layer: &Conv2d<'_>, addition: Option<&Addition>, strip: usize) -> u64 
             let groups = tile_rows * width.div_ceil(4 * form.tile);
             // of sixteen channels' values, of the outputs of two channels, of two channels' weights
             let (transform, sums, filter) = match (form.tile, layer.window.stride[0]) {
-                (4, _) => (15_500, 2300, 333),
+                (4, _) => (15_500, 2300, 360),
                 (_, 1) => (7200, 440, 165),
                 _ => (12_800, 440, 165),
             };
