@@ -191,6 +191,7 @@ struct Executor<'a, const TENSORS: usize, const KERNELS: u16> {
 /// takes no flash.
 #[derive(Debug)]
 #[repr(u8)]
+#[allow(clippy::large_enum_variant)] // no heap to box it on
 enum State<'a> {
     Empty,
     Ready(Setup<'a>),
