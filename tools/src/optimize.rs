@@ -95,8 +95,7 @@ pub fn assemble(unplanned: &Unplanned, wishes: &Wishes, max_tensors: usize) -> R
     let plain = problem.weight_bytes(&problem.smallest()) + fixed;
     let flash = wishes.flash.unwrap_or(match wishes.goal {
         Goal::Speed => usize::MAX,
-        Goal::Balanced => plain + plain / 5,
-        Goal::Memory => plain,
+        Goal::Balanced | Goal::Memory => plain + plain / 5,
     });
     if flash < plain {
         bail!(
