@@ -6,6 +6,7 @@
 //! | `SKIPSTONE_IMAGES` | raw images (HWC bytes), one after another | the same |
 //! | `SKIPSTONE_ARENA_BYTES` | arena with the frame in it | what the model asks for |
 //! | `SKIPSTONE_ARENA_BYTES_ROWS` | arena when fed by rows | what the model asks for |
+//! | `SKIPSTONE_KERNELS` | kernels that the demo links, as `skipstone::Kernels`' bits | what the model needs |
 //! | `SKIPSTONE_SHOW_PANICS` | link `panicfree` although it panics, so that its panics can be named | no |
 
 use std::path::{Path, PathBuf};
@@ -90,6 +91,7 @@ fn inputs() -> Result<(), String> {
     }
     let frame = number_from("SKIPSTONE_ARENA_BYTES", model.arena_bytes())?;
     let rows = number_from("SKIPSTONE_ARENA_BYTES_ROWS", model.arena_bytes_rows())?;
+    let kernels = number_from("SKIPSTONE_KERNELS", model.kernels().into())?;
     let source = format!(
         "/// The blob, aligned.
 pub static MODEL: &[u8] = skipstone::include_model!({model_path:?});
@@ -101,6 +103,8 @@ pub const IMAGE_BYTES: usize = {pixels};
 pub const ARENA_BYTES: usize = {frame};
 /// Bytes of arena that the model needs when it is fed by rows.
 pub const ARENA_BYTES_ROWS: usize = {rows};
+/// Kernels to be linked.
+pub const KERNELS: u16 = {kernels};
 "
     );
     fs::write(out_dir()?.join("inputs.rs"), source).map_err(|e| e.to_string())
