@@ -10,6 +10,16 @@ use static_cell::ConstStaticCell;
 
 static ARENA: ConstStaticCell<Arena<{ inputs::ARENA_BYTES_ROWS }>> = ConstStaticCell::new(Arena::new());
 
+#[cfg(not(feature = "signature"))]
+fn parse() -> Result<Model<'static>, skipstone::ParseError> {
+    Model::parse(inputs::MODEL)
+}
+
+#[cfg(feature = "signature")]
+fn parse() -> Result<Model<'static>, skipstone::SignatureError> {
+    Model::parse_signed(inputs::MODEL, inputs::PUBLIC_KEY)
+}
+
 /// The function that `cargo xtask bench` looks for: all that is executed in it is the run's.
 #[inline(never)]
 fn run<'n>(network: &'n mut Network) -> Scores<'n> {
@@ -18,7 +28,7 @@ fn run<'n>(network: &'n mut Network) -> Scores<'n> {
 
 #[entry]
 fn main() -> ! {
-    let (model, parse) = measure(|| unwrap!(Model::parse(inputs::MODEL)));
+    let (model, parse) = measure(|| unwrap!(parse()));
     let (mut network, new) = measure(|| -> Network { unwrap!(Network::new(model, ARENA.take())) });
     let (scores, run) = measure(|| run(&mut network));
     println!("scores  {}", Bits(scores.values()));

@@ -99,7 +99,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         return Ok(());
     }
     let counter = Counter::ensure()?;
-    let mut measurements = Vec::new();
+    let mut measurements: Vec<Measurement> = Vec::new();
     for (network, mode) in arguments.selected() {
         eprintln!("measuring {}, {}", network.name(), mode.name);
         let case = network.case(mode, &tool)?;
@@ -115,6 +115,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         measurements.iter().for_each(|measurement| print!("{}", tables::layers(measurement)));
     }
     print!("{}", tables::summary(&measurements));
+    if let Some(first) = measurements.first() {
+        println!("\n{}", first.signature(&tool, &toolchain)?);
+    }
     Ok(())
 }
 
@@ -204,6 +207,23 @@ impl Measurement {
             self.case.name
         );
         Ok(())
+    }
+
+    /// What it costs to run this network signed: code, and instructions and stack of `Model::parse_signed`.
+    fn signature(&self, tool: &Tool, toolchain: &Toolchain) -> Result<String> {
+        let case = self.case.signed(tool, 1)?;
+        let (elf, report) = emulate(&case, toolchain)?;
+        let code = flash_size::code_bytes(&elf, &case)?;
+        Ok(format!(
+            "Signed ({}, {}): {} B of code and constants instead of {code_before}; start-up parses in\n\
+             {} of stack\ninstead of {} instructions.",
+            self.network,
+            self.mode,
+            code,
+            report.text("parse")?.trim_end_matches(" of stack"),
+            self.parse_instructions,
+            code_before = self.code_bytes,
+        ))
     }
 
     /// In a line, for a check's outcome.

@@ -12,7 +12,7 @@ use crate::firmware::Build;
 use crate::report::Report;
 use crate::suite::{Outcome, Suite};
 use crate::toolchain::{Toolchain, host_cargo};
-use crate::{emulator, flash_size, paths, process, setup};
+use crate::{emulator, flash_size, paths, process, setup, signature};
 
 /// Code and constants of the demo beside its model, with the kernels that it needs. 40 KiB is the goal.
 const MAX_CODE_BYTES: u64 = 44 * 1024;
@@ -48,6 +48,7 @@ pub(crate) fn run(only: &[String]) -> Result<ExitCode> {
     suite.check("emulated parity, photo", || bench.parity(bench.photo()?, 1));
     suite.check("emulated parity, digits", || bench.parity(bench.digits()?, DIGITS));
     suite.check("emulated parity, ResNet-56", || bench.deep());
+    suite.check("emulated update", || bench.update());
     suite.check("budgets", || bench.budgets());
     suite.check("flash size", || bench.flash_size());
     suite.check("bench counts", || bench.counts());
@@ -133,7 +134,11 @@ impl Bench {
             Build { board, ..Build::emulated("", self.photo()?) }.describe_to(&mut command);
             process::run(command.args(["--", "-D", "warnings"]))?;
         }
-        Ok(Outcome::pass("no warnings for either board"))
+        let signed = self.photo()?.signed(self.tool()?, 1)?;
+        let mut command = self.toolchain.cargo("clippy");
+        Build::emulated("", &signed).describe_to(&mut command);
+        process::run(command.args(["--", "-D", "warnings"]))?;
+        Ok(Outcome::pass("no warnings for either board, nor with `signature`"))
     }
 
     fn real_board(&self) -> Result<Outcome> {
@@ -217,6 +222,11 @@ impl Bench {
         Ok(Outcome::pass(format!(
             "{arena} B of arena; {pictures} images, twice each: every bit of every score"
         )))
+    }
+
+    /// A network is replaced in the field: torn and forged images fall back.
+    fn update(&self) -> Result<Outcome> {
+        signature::check_update(self.tool()?, self.digits()?, &self.toolchain).map(Outcome::pass)
     }
 
     /// ResNet-8 in each mode needs no more than it may.

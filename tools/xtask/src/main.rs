@@ -14,6 +14,7 @@ mod picture;
 mod process;
 mod report;
 mod setup;
+mod signature;
 mod suite;
 mod toolchain;
 

@@ -159,7 +159,8 @@ mod tests {
             macs: 125_000_000,
             cycles: 100_000_000,
         };
-        let case = Case { name: String::new(), blob: PathBuf::new(), images: PathBuf::new(), facts };
+        let (name, blob, images) = (String::new(), PathBuf::new(), PathBuf::new());
+        let case = Case { name, blob, key: None, images, facts };
         let (network, mode, rest) = ("resnet56", "balanced", Cost::default());
         let (parse_instructions, new_instructions) = (20_000_000, 10_000_000);
         let (code_bytes, stack_bytes, layers) = (40_960, 10_948, vec![run]);
