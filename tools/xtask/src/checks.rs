@@ -12,7 +12,7 @@ use crate::firmware::Build;
 use crate::report::Report;
 use crate::suite::{Outcome, Suite};
 use crate::toolchain::{Toolchain, host_cargo};
-use crate::{emulator, flash_size, paths, process, setup, signature};
+use crate::{dependencies, emulator, flash_size, paths, process, setup, signature};
 
 /// Code and constants of the demo beside its model, with the kernels that it needs. 40 KiB is the goal.
 const MAX_CODE_BYTES: u64 = 44 * 1024;
@@ -41,6 +41,8 @@ pub(crate) fn run(only: &[String]) -> Result<ExitCode> {
     suite.check("lint firmware", || bench.lint_firmware());
     suite.check("host tests", host_tests);
     suite.check("documentation", documentation);
+    suite.check("dependencies", dependencies::check);
+    suite.check("oldest compiler", dependencies::check_oldest_compiler);
     suite.check("board nrf52840-dk", || bench.real_board());
     suite.check("emulated clock", || bench.clock());
     suite.check("emulated photo", || bench.photo_is_recognised());
