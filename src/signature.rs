@@ -1,14 +1,7 @@
 //! Signed blobs: a signature behind the blob, checked before anything in it is believed.
 //!
-//! ```text
-//!            0        total        total+8      total+12           total+76
-//!            +--------+------------+------------+------------------+----------
-//!            | blob   | SKIPSIG1   | sequence   | Ed25519          | ignored
-//!            +--------+------------+------------+------------------+----------
-//!  signed:   |<------------------------------->|
-//! ```
-//!
-//! [`Model::parse`] ignores what lies behind a blob, so a signed one also runs where this module is left out.
+//! `docs/format.md` has the layout. [`Model::parse`] ignores what lies behind a blob, so a signed one also runs where
+//! this module is left out. `docs/security.md` says what a signature promises, and what not.
 
 use ed25519_compact::{Error, PublicKey, Signature};
 
@@ -38,8 +31,7 @@ impl<'a> Signed<'a> {
     /// Checks the signature. All that is read before is the blob's first four bytes and its length, which say where
     /// the signature lies; what lies behind the signature is ignored, so that a whole flash slot can be given.
     ///
-    /// Takes a few kilobytes of stack and some 150 instructions a byte beside a few million: see
-    /// `cargo xtask bench`.
+    /// `cargo xtask bench` prints what that takes in code, instructions and stack.
     ///
     /// # Errors
     /// [`SignatureError`] unless the owner of `public_key` signed exactly these bytes. Keys for which anybody can sign
