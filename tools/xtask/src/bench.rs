@@ -213,17 +213,9 @@ impl Measurement {
     fn signature(&self, tool: &Tool, toolchain: &Toolchain) -> Result<String> {
         let case = self.case.signed(tool, 1)?;
         let (elf, report) = emulate(&case, toolchain)?;
-        let code = flash_size::code_bytes(&elf, &case)?;
-        Ok(format!(
-            "Signed ({}, {}): {} B of code and constants instead of {code_before}; start-up parses in\n\
-             {} of stack\ninstead of {} instructions.",
-            self.network,
-            self.mode,
-            code,
-            report.text("parse")?.trim_end_matches(" of stack"),
-            self.parse_instructions,
-            code_before = self.code_bytes,
-        ))
+        let code_bytes = flash_size::code_bytes(&elf, &case)?;
+        let (parse, stack) = (report.number("parse")?, report.text("parse")?.rsplit(", ").next());
+        Ok(tables::signature(self, code_bytes, parse, stack.unwrap_or_default()))
     }
 
     /// In a line, for a check's outcome.
