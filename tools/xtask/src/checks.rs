@@ -12,7 +12,7 @@ use crate::firmware::Build;
 use crate::report::Report;
 use crate::suite::{Outcome, Suite};
 use crate::toolchain::{Toolchain, host_cargo};
-use crate::{emulator, flash_size, panics, paths, process, setup};
+use crate::{dependencies, emulator, flash_size, panics, paths, process, setup, signature};
 
 /// Code and constants of the demo beside its model, with every kernel.
 const MAX_CODE_BYTES: u64 = 40 * 1024;
@@ -44,6 +44,8 @@ pub(crate) fn run(only: &[String]) -> Result<ExitCode> {
     suite.check("lint firmware", || bench.lint_firmware());
     suite.check("host tests", host_tests);
     suite.check("documentation", documentation);
+    suite.check("dependencies", dependencies::check);
+    suite.check("oldest compiler", dependencies::check_oldest_compiler);
     suite.check("board nrf52840-dk", || bench.real_board());
     suite.check("emulated clock", || bench.clock());
     suite.check("emulated photo", || bench.photo_is_recognised());
@@ -51,6 +53,7 @@ pub(crate) fn run(only: &[String]) -> Result<ExitCode> {
     suite.check("emulated parity, photo", || bench.parity(bench.photo()?, 1));
     suite.check("emulated parity, digits", || bench.parity(bench.digits()?, DIGITS));
     suite.check("emulated parity, ResNet-56", || bench.deep());
+    suite.check("emulated update", || bench.update());
     suite.check("budgets", || bench.budgets());
     suite.check("panic free", || bench.panic_free());
     suite.check("stack", || bench.stack());
@@ -138,7 +141,11 @@ impl Bench {
             Build { board, ..Build::emulated("", self.photo()?) }.describe_to(&mut command);
             process::run(command.args(["--", "-D", "warnings"]))?;
         }
-        Ok(Outcome::pass("no warnings for either board"))
+        let signed = self.photo()?.signed(self.tool()?, 1)?;
+        let mut command = self.toolchain.cargo("clippy");
+        Build::emulated("", &signed).describe_to(&mut command);
+        process::run(command.args(["--", "-D", "warnings"]))?;
+        Ok(Outcome::pass("no warnings for either board, nor with `signature`"))
     }
 
     fn real_board(&self) -> Result<Outcome> {
@@ -222,6 +229,11 @@ impl Bench {
         Ok(Outcome::pass(format!(
             "{arena} B of arena; {pictures} images, twice each: every bit of every score"
         )))
+    }
+
+    /// A network is replaced in the field: torn and forged images fall back.
+    fn update(&self) -> Result<Outcome> {
+        signature::check_update(self.tool()?, self.digits()?, &self.toolchain).map(Outcome::pass)
     }
 
     /// ResNet-8 in each mode needs no more than it may.

@@ -20,6 +20,8 @@ pub(crate) struct Build<'a> {
     pub(crate) board: Board,
     /// The model and the images.
     pub(crate) case: &'a Case,
+    /// What `update` replaces it by.
+    pub(crate) update: Option<&'a Case>,
     /// Bytes of arena, with the frame in it.
     pub(crate) arena_bytes: u64,
     /// Bytes of arena, fed by rows.
@@ -32,7 +34,15 @@ impl<'a> Build<'a> {
     /// A program for the emulated board, with exactly the arenas that `skipstone inspect` states.
     pub(crate) fn emulated(program: &'a str, case: &'a Case) -> Build<'a> {
         let (arena_bytes, arena_bytes_rows) = (case.facts.arena_bytes, case.facts.arena_bytes_rows);
-        Build { program, board: Board::Mps2An386, case, arena_bytes, arena_bytes_rows, all_kernels: false }
+        Build {
+            program,
+            board: Board::Mps2An386,
+            case,
+            update: None,
+            arena_bytes,
+            arena_bytes_rows,
+            all_kernels: false,
+        }
     }
 
     /// Builds it; returns the ELF file, which the next build leaves alone.
@@ -53,6 +63,12 @@ impl<'a> Build<'a> {
     /// Tells cargo the board, and the build script the rest.
     pub(crate) fn describe_to(&self, cargo: &mut Command) {
         cargo.args(["--release", "--no-default-features", "--features", self.board.name()]);
+        if let Some(key) = &self.case.key {
+            cargo.args(["--features", "signature"]).env("SKIPSTONE_KEY", key);
+        }
+        if let Some(update) = self.update {
+            cargo.env("SKIPSTONE_UPDATE", &update.blob);
+        }
         cargo.env("SKIPSTONE_MODEL", &self.case.blob);
         cargo.env("SKIPSTONE_IMAGES", &self.case.images);
         cargo.env("SKIPSTONE_ARENA_BYTES", self.arena_bytes.to_string());
