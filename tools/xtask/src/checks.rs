@@ -12,7 +12,7 @@ use crate::firmware::Build;
 use crate::report::Report;
 use crate::suite::{Outcome, Suite};
 use crate::toolchain::{Toolchain, host_cargo};
-use crate::{emulator, flash_size, paths, process, setup};
+use crate::{emulator, flash_size, fuzz, paths, process, setup};
 
 /// Code and constants of the demo beside its model, with the kernels that it needs. 40 KiB is the goal.
 const MAX_CODE_BYTES: u64 = 44 * 1024;
@@ -40,6 +40,7 @@ pub(crate) fn run(only: &[String]) -> Result<ExitCode> {
     suite.check("lint", lint);
     suite.check("lint firmware", || bench.lint_firmware());
     suite.check("host tests", host_tests);
+    suite.check("fuzz seeds", || fuzz::seeds(bench.tool()?));
     suite.check("documentation", documentation);
     suite.check("board nrf52840-dk", || bench.real_board());
     suite.check("emulated clock", || bench.clock());
@@ -69,22 +70,9 @@ fn lint() -> Result<Outcome> {
 }
 
 fn host_tests() -> Result<Outcome> {
-    let (mut passed, mut failed) = (0, 0);
     let mut command = host_cargo();
     command.args(["test", "--quiet", "--workspace", "--no-fail-fast"]);
-    let status = process::lines(&mut command, |line| {
-        println!("{line}");
-        // "test result: ok. 12 passed; 0 failed; 0 ignored; ..."
-        if let Some(result) = line.strip_prefix("test result: ") {
-            let numbers: Vec<usize> =
-                result.split_whitespace().filter_map(|word| word.parse().ok()).collect();
-            passed += numbers.first().unwrap_or(&0);
-            failed += numbers.get(1).unwrap_or(&0);
-        }
-    })?;
-    if failed == 0 {
-        process::succeeded(&command, status)?;
-    }
+    let (passed, failed) = process::tests(&mut command)?;
     Ok(Outcome::tests(passed, failed))
 }
 

@@ -1,4 +1,4 @@
-//! The repository's commands: `cargo xtask setup`, `demo`, `test`, `bench`, `flash`, `emulate`.
+//! The repository's commands: `cargo xtask setup`, `demo`, `test`, `bench`, `fuzz`, `sanitize`, `flash`, `emulate`.
 
 mod bench;
 mod board;
@@ -9,10 +9,12 @@ mod emulator;
 mod firmware;
 mod flash;
 mod flash_size;
+mod fuzz;
 mod paths;
 mod picture;
 mod process;
 mod report;
+mod sanitize;
 mod setup;
 mod suite;
 mod toolchain;
@@ -50,6 +52,13 @@ enum Command {
     },
     /// Print what one picture costs on the emulated Cortex-M4, or check that it did not become more.
     Bench(bench::Arguments),
+    /// Look for inputs that break something (needs Rust's nightly toolchain); lists the targets without one.
+    Fuzz(fuzz::Arguments),
+    /// Run tests under AddressSanitizer (needs Rust's nightly toolchain) and under valgrind.
+    Sanitize {
+        /// Run only the checks whose names contain one of these words.
+        only: Vec<String>,
+    },
     /// Build the demo for a real board, flash it and show what it prints.
     Flash {
         /// The board that is attached.
@@ -77,6 +86,8 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Demo => demo::run()?,
         Command::Test { only } => return checks::run(&only),
         Command::Bench(arguments) => bench::run(&arguments)?,
+        Command::Fuzz(arguments) => fuzz::run(&arguments)?,
+        Command::Sanitize { only } => return sanitize::run(&only),
         Command::Flash { board } => flash::run(board)?,
         Command::Emulate { elf } => emulator::show(&elf)?,
     }
