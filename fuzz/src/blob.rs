@@ -7,7 +7,6 @@ use skipstone::{
     Algorithm, HEADER_BYTES, Kernels, MAGIC, Model, Network, Softmax, VERSION, WEIGHTS_ALIGN, checksum,
     schema,
 };
-use skipstone_tools::algorithms::convolution;
 use skipstone_tools::blob::Blob;
 use skipstone_tools::layerwise;
 
@@ -15,9 +14,6 @@ use crate::{Bytes, Plain, Random};
 
 /// What a board may give: larger plans are refused.
 const ARENA: usize = 64 << 10;
-
-/// Rows of a plan that are proved. The proof takes some steps for each pair of rows that are alive.
-const MAX_ROWS: usize = 4096;
 
 /// Products of one image that are computed.
 const MAX_MACS: u64 = 1 << 22;
@@ -32,10 +28,7 @@ pub fn check(bytes: &[u8]) {
     let Ok(model) = Model::parse(&blob) else { return };
     assert!(model.labels().count() == 0 || model.labels().count() == model.classes());
     let stages: Vec<Stage<'_>> = model.stages().map(|entry| entry.unwrap().stage).collect();
-    let plans = [false, true].map(|frame| model.memory_plan(frame).unwrap());
-    if plans.iter().any(|plan| plan.rows.len() > MAX_ROWS) {
-        return;
-    }
+    assert_eq!(model.verify(), Ok(()));
     let macs = stages.iter().fold(0u64, |sum, stage| sum.saturating_add(stage.macs()));
     let values = stages.iter().map(|stage| stage.output().len()).chain([model.input().len()]).max();
     let runs = macs <= MAX_MACS && values.is_some_and(|values| values <= MAX_VALUES);
@@ -83,8 +76,8 @@ pub fn check(bytes: &[u8]) {
 /// Whether a layer's weights decide its output. Transformed ones need not stem from any filter, and those
 /// that fill up the last word of a window weigh whatever lies in scratch memory.
 fn is_determined(layer: &Layer<'_>) -> bool {
-    convolution(layer).is_none_or(|conv| match conv.algorithm() {
-        Algorithm::Winograd => false,
+    layer.convolution().is_none_or(|conv| match conv.algorithm() {
+        Algorithm::Winograd | Algorithm::Winograd4 => false,
         Algorithm::Direct => conv.input().channels.is_multiple_of(4),
         _ => true,
     })
@@ -175,7 +168,7 @@ fn table(manifest: &[u8], weights: &mut [u8], random: &mut Random) {
     let entry = |offset: u32, index: usize| (offset as usize).checked_add(index);
     if random.u8(..4) > 0 {
         let row =
-            entry(plan.rows, size_of::<u16>() * random.usize(..(plan.row_count as usize).clamp(1, MAX_ROWS)));
+            entry(plan.rows, size_of::<u16>() * random.usize(..(plan.row_count as usize).clamp(1, 1 << 16)));
         let Some(row) = row.and_then(|at| weights.get_mut(at..)?.first_chunk_mut()) else { return };
         let address = u16::from_le_bytes(*row);
         let moved = address.wrapping_add_signed(random.i16(-3..=3));

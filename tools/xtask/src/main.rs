@@ -10,6 +10,7 @@ mod firmware;
 mod flash;
 mod flash_size;
 mod fuzz;
+mod panics;
 mod paths;
 mod picture;
 mod process;
