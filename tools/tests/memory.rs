@@ -19,6 +19,22 @@ static ALLOCATED: PeakAlloc = PeakAlloc;
 /// What reading a model may take: so many times its bytes, and so many bytes more.
 const MODEL: (usize, usize) = (64, 64 << 20);
 
+/// What an array, and what an archive of arrays may.
+const ARRAY: (usize, usize) = (4, 1 << 20);
+const ARCHIVE: (usize, usize) = (4 * 1032, 1 << 20);
+
+/// What a picture may.
+const PICTURE: (usize, usize) = (0, 1 << 30);
+
+/// Files that claim many pixels: as many as are decoded, and more.
+const PICTURES: [(&str, &str); 2] = [
+    ("a picture of 121 megapixels", "P6 11000 11000 255\n"),
+    (
+        "a picture of 96 megapixels and their transparency",
+        "P7\nWIDTH 9800\nHEIGHT 9800\nDEPTH 2\nMAXVAL 255\nTUPLTYPE GRAYSCALE_ALPHA\nENDHDR\n",
+    ),
+];
+
 /// Bytes that a small file may unfold to.
 const SMALL: usize = 1 << 20;
 
@@ -117,6 +133,27 @@ fn models() -> Vec<(&'static str, Vec<u8>)> {
     models
 }
 
+/// Images of zeros, which DEFLATE makes as small as it can.
+fn data_sets() -> [(&'static str, Vec<u8>, (usize, usize)); 3] {
+    let count = SIZE / 64;
+    let array = |shape: String, length: usize| {
+        let header = format!("{{'descr': '|u1', 'fortran_order': False, 'shape': ({shape}), }}\n");
+        let mut file = b"\x93NUMPY\x01\0".to_vec();
+        file.extend((header.len() as u16).to_le_bytes());
+        file.extend(header.as_bytes());
+        file.resize(file.len() + length, 0);
+        file
+    };
+    let images = array(format!("{count}, 8, 8, 1"), 64 * count);
+    let labels = array(format!("{count},"), count);
+    let members = [("images.npy", images.clone()), ("labels.npy", labels)];
+    [
+        ("zeros.npz", archive(CompressionMethod::Deflated, &members), ARCHIVE),
+        ("zeros.npy", images, ARRAY),
+        ("zeros.bin", vec![0; 65 * count], ARRAY),
+    ]
+}
+
 /// One test: whatever runs beside it would be counted.
 #[test]
 fn hostile_files_stay_within_the_stated_memory() {
@@ -143,6 +180,20 @@ fn hostile_files_stay_within_the_stated_memory() {
         ) {
             Ok(_) => "read".into(),
             Err(error) => error.to_string(),
+        });
+    }
+    let folder = tempfile::tempdir().unwrap();
+    for (name, bytes, bound) in data_sets() {
+        let path = folder.path().join(name);
+        fs::write(&path, &bytes).unwrap();
+        check(name, bytes.len(), bound, &|| {
+            let data = Dataset::open(&path, Shape::new(8, 8, 1), None);
+            format!("{:?}", data.map(|data| data.len()).map_err(|error| error.to_string()))
+        });
+    }
+    for (what, header) in PICTURES {
+        check(what, header.len(), PICTURE, &|| {
+            picture::decode(header.as_bytes(), Shape::new(8, 8, 3)).unwrap_err().to_string()
         });
     }
     assert!(failed.is_empty(), "{failed:?}");
