@@ -4,8 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::sync::OnceLock;
 
-use skipstone::Model;
-use skipstone::stage::Stage;
+use skipstone::stage::{Layer, Stage};
+use skipstone::{Algorithm, Model};
+use skipstone_tools::blob::Unplanned;
 use skipstone_tools::calibrate::{RangeChoice, calibrate};
 use skipstone_tools::fit::{Fit, WeightChoice};
 use skipstone_tools::float::Evaluator;
@@ -84,20 +85,51 @@ fn converted(network: &FloatNetwork, fitted: bool) {
         false => [Rounding::Fused, Rounding::TfliteExact].map(|how| quantize(network, &ranges, how)).into(),
     };
     for unplanned in quantized.into_iter().flatten() {
-        let (records, parameters) = unplanned.encode().unwrap();
-        let count = unplanned.names.len() as u16; // a softmax is no stage
-        let stages = skipstone::Stages::new(&records, count, &parameters, unplanned.input);
-        let stages: Vec<Stage<'_>> = stages.map(|entry| entry.unwrap().stage).collect();
-        let segments = vec![1; stages.len()];
-        let [rows, frame] =
-            [false, true].map(|frame| planner::plan_as(&stages, unplanned.input, frame, &segments, &[]));
-        if let (Ok(rows), Ok(frame)) = (rows, frame)
-            && let Ok(blob) = unplanned.clone().assemble(&rows, &frame)
-        {
-            Model::parse(&blob).unwrap();
-            blob::check(&blob);
+        let reference = scores(&unplanned);
+        for algorithm in ALGORITHMS {
+            let fast = scores(&with_algorithm(&unplanned, algorithm));
+            if let (Some(reference), Some(fast)) = (&reference, fast) {
+                assert_eq!(*reference, fast, "{algorithm:?} gives other scores than the reference kernels");
+            }
         }
     }
+}
+
+const ALGORITHMS: [Algorithm; 5] = [
+    Algorithm::Direct,
+    Algorithm::Winograd,
+    Algorithm::WinogradAtRunTime,
+    Algorithm::Winograd4,
+    Algorithm::Winograd4AtRunTime,
+];
+
+/// The network with an algorithm for all of its convolutions that it serves.
+fn with_algorithm(unplanned: &Unplanned, algorithm: Algorithm) -> Unplanned {
+    let algorithms: Vec<Algorithm> = with_stages(unplanned, |stages| {
+        let layers = stages.iter().flat_map(|stage| stage.layers(0, 1));
+        let served = |layer: Layer<'_>| layer.convolution().is_some_and(|conv| conv.is_served_by(algorithm));
+        layers.map(|layer| if served(layer) { algorithm } else { Algorithm::Reference }).collect()
+    });
+    unplanned.with_algorithms(&algorithms).unwrap()
+}
+
+fn with_stages<T>(unplanned: &Unplanned, work: impl FnOnce(&[Stage<'_>]) -> T) -> T {
+    let (records, parameters) = unplanned.encode().unwrap();
+    let count = unplanned.names.len() as u16;
+    let stages = skipstone::Stages::new(&records, count, &parameters, unplanned.input);
+    work(&stages.map(|entry| entry.unwrap().stage).collect::<Vec<_>>())
+}
+
+/// Plans the network, a segment for each stage, and runs its blob; the bits of the scores, where it is not
+/// too large.
+fn scores(unplanned: &Unplanned) -> Option<Vec<u32>> {
+    let [rows, frame] = with_stages(unplanned, |stages| {
+        let segments = vec![1; stages.len()];
+        [false, true].map(|frame| planner::plan_as(stages, unplanned.input, frame, &segments, &[]).ok())
+    });
+    let blob = unplanned.clone().assemble(&rows?, &frame?).ok()?;
+    Model::parse(&blob).unwrap();
+    blob::scores(&blob, true)
 }
 
 fn weights(stage: &network::Stage) -> usize {
