@@ -100,12 +100,12 @@ impl FixedSoftmax {
     }
 
     /// Replaces `values`, which are whole numbers of -255 to 255, by their probabilities, whole
-    /// multiples of 1/256.
+    /// multiples of 1/256. A hostile blob's scores may be any numbers: theirs mean nothing.
     pub(crate) fn apply(&self, values: &mut [f32]) {
         let max = values.iter().fold(-256, |max, value| max.max(*value as i32));
         let mut sum = 0i32;
         for value in values.iter() {
-            if let Some(exp) = self.exp(*value as i32 - max) {
+            if let Some(exp) = self.exp((*value as i32).saturating_sub(max)) {
                 sum = sum.wrapping_add(rounding_divide_by_pot(exp, Self::SUM_BITS));
             }
         }
@@ -115,7 +115,7 @@ impl FixedSoftmax {
         let reciprocal = one_over_one_plus_x(fraction.cast_signed());
         let bits_over_unit = Self::SUM_BITS.wrapping_sub(headroom);
         for value in values {
-            let probability = self.exp(*value as i32 - max).map_or(0, |exp| {
+            let probability = self.exp((*value as i32).saturating_sub(max)).map_or(0, |exp| {
                 let product = saturating_rounding_doubling_high_mul(reciprocal, exp);
                 rounding_divide_by_pot(product, bits_over_unit.wrapping_add(31 - 8)).clamp(0, 255)
             });
@@ -246,6 +246,16 @@ mod tests {
         for (value, exp) in values.iter().zip(exps) {
             assert!((f64::from(*value) - exp / sum).abs() <= 1.0 / 256.0, "{values:?}");
             assert_eq!((value * 256.0).fract(), 0.0);
+        }
+    }
+    /// Found by fuzzing: a blob whose scores have other steps than one.
+    #[test]
+    fn softmax_of_what_are_no_whole_steps_ends() {
+        let softmax = FixedSoftmax { multiplier: i32::MAX, left_shift: 31 };
+        for inputs in [[f32::MAX, f32::MIN, 0.0], [f32::NAN, f32::INFINITY, -1.0], [f32::NEG_INFINITY; 3]] {
+            let mut values = inputs;
+            softmax.apply(&mut values);
+            assert!(values.iter().all(|value| (0.0..=1.0).contains(value)), "{inputs:?}: {values:?}");
         }
     }
 }

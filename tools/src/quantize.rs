@@ -655,6 +655,9 @@ impl Quantizer<'_> {
             return self.rounded_scores(layer, scales, tensor);
         }
         let scales: Vec<f32> = scales.iter().map(|scale| (*scale as f32).max(f32::MIN_POSITIVE)).collect();
+        if let Some(&value) = scales.iter().find(|scale| !scale.is_finite()) {
+            return Err(QuantizeError::Range { layer: layer.into(), value });
+        }
         Ok(schema::Finish::Scores { scales: self.weights.section(&scales), count: scales.len() as u16 })
     }
 }

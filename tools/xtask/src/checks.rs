@@ -12,7 +12,7 @@ use crate::firmware::Build;
 use crate::report::Report;
 use crate::suite::{Outcome, Suite};
 use crate::toolchain::{Toolchain, host_cargo};
-use crate::{dependencies, emulator, flash_size, panics, paths, process, setup, signature};
+use crate::{dependencies, emulator, flash_size, fuzz, panics, paths, process, setup, signature};
 
 /// Code and constants of the demo beside its model, with every kernel.
 const MAX_CODE_BYTES: u64 = 40 * 1024;
@@ -43,6 +43,7 @@ pub(crate) fn run(only: &[String]) -> Result<ExitCode> {
     suite.check("lint", lint);
     suite.check("lint firmware", || bench.lint_firmware());
     suite.check("host tests", host_tests);
+    suite.check("fuzz seeds", || fuzz::seeds(bench.tool()?));
     suite.check("documentation", documentation);
     suite.check("dependencies", dependencies::check);
     suite.check("oldest compiler", dependencies::check_oldest_compiler);
@@ -77,22 +78,9 @@ fn lint() -> Result<Outcome> {
 }
 
 fn host_tests() -> Result<Outcome> {
-    let (mut passed, mut failed) = (0, 0);
     let mut command = host_cargo();
     command.args(["test", "--quiet", "--workspace", "--no-fail-fast"]);
-    let status = process::lines(&mut command, |line| {
-        println!("{line}");
-        // "test result: ok. 12 passed; 0 failed; 0 ignored; ..."
-        if let Some(result) = line.strip_prefix("test result: ") {
-            let numbers: Vec<usize> =
-                result.split_whitespace().filter_map(|word| word.parse().ok()).collect();
-            passed += numbers.first().unwrap_or(&0);
-            failed += numbers.get(1).unwrap_or(&0);
-        }
-    })?;
-    if failed == 0 {
-        process::succeeded(&command, status)?;
-    }
+    let (passed, failed) = process::tests(&mut command)?;
     Ok(Outcome::tests(passed, failed))
 }
 

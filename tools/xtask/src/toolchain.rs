@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::{paths, process};
 
@@ -88,6 +88,33 @@ pub(crate) fn host_cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(paths::root());
     command
+}
+
+/// rustup's nightly toolchain, for what is not stable yet: fuzzing, sanitizers.
+#[derive(Clone, Debug)]
+pub(crate) struct Nightly;
+
+impl Nightly {
+    /// The toolchain, if it is installed.
+    ///
+    /// # Errors
+    /// Says how to install it.
+    pub(crate) fn find() -> Result<Nightly> {
+        process::probe("rustup", &["run", "nightly", "cargo", "--version"]).map(|_| Nightly).context(
+            "this needs Rust's nightly toolchain beside the stable one: `rustup toolchain install nightly`",
+        )
+    }
+
+    /// Its cargo.
+    pub(crate) fn cargo(&self) -> Command {
+        let mut command = Command::new("rustup");
+        command.args(["run", "nightly", "cargo"]).current_dir(paths::root());
+        // what the outer cargo says about its own compiler does not hold for this one
+        for name in ["RUSTUP_TOOLCHAIN", "LD_LIBRARY_PATH", "CARGO", "RUSTC", "RUSTFLAGS"] {
+            command.env_remove(name);
+        }
+        command
+    }
 }
 
 /// Whether the person wants Debian's toolchain, even where rustup's would do.
