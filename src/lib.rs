@@ -24,9 +24,12 @@
 //!
 //! # Features
 //! * `defmt`: errors, scores and reports print on the target.
+//! * `self-test`: [`test_kernels`](crate::test_kernels), the kernels' tests, to be run on a core; needs a heap.
 
 #![no_std]
 
+#[cfg(any(test, feature = "self-test"))]
+extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
@@ -59,6 +62,8 @@ pub use kernels::Kernels;
 pub use kernels::cost::predicted_cycles;
 pub use kernels::dsp::direct::pack as pack_weights;
 pub use kernels::dsp::winograd::transform_weights;
+#[cfg(feature = "self-test")]
+pub use kernels::tests::run as test_kernels;
 pub use layer::{Algorithm, Conv2d, Dense, Finish, GlobalAveragePool, Pool2d, Pooling, Reduction, Windowed};
 pub use model::{
     HEADER_BYTES, MAGIC, Model, SECTION_ALIGN, StageEntry, Stages, VERSION, WEIGHTS_ALIGN, checksum,

@@ -1,7 +1,10 @@
 //! The one runner that every backend passes: its functions against the naive oracle, strip by strip.
+//!
+//! `cargo test` runs them on the host; with the feature `self-test` a program runs them on the core that the
+//! kernels are for ([`run`]).
 
-use std::vec;
-use std::vec::Vec;
+use alloc::vec;
+use alloc::vec::Vec;
 
 use crate::layer::{Algorithm, Conv2d, Dense, Finish, GlobalAveragePool, Pool2d, Pooling};
 use crate::quantization::{Addition, Clamp, Requantize, Residual, Rounding};
@@ -48,6 +51,35 @@ const DSP: Backend = Backend {
     dense: super::dsp::dense,
     global_average_pool: super::reference::global_average_pool,
 };
+
+/// A check; returns the number of its cases.
+#[cfg(feature = "self-test")]
+type Check = fn(&Backend) -> usize;
+
+#[cfg(feature = "self-test")]
+const CHECKS: [(&str, Check); 7] = [
+    ("conv2d", check_conv2d),
+    ("winograd", check_winograd),
+    ("roundings", check_roundings),
+    ("pool2d", check_pool2d),
+    ("dense", check_dense),
+    ("global average pool", check_global_average_pool),
+    ("ends of 32 bits", check_extreme_sums),
+];
+
+/// Tests the kernels on the core that runs this; `report` gets backend, check and number of cases. Needs a heap
+/// of 200 KiB.
+///
+/// # Panics
+/// Where a kernel's bits differ from the oracle's; the message names the case.
+#[cfg(feature = "self-test")]
+pub fn run(mut report: impl FnMut(&str, &str, usize)) {
+    for (name, backend) in [("reference", &REFERENCE), ("dsp", &DSP)] {
+        for (what, check) in CHECKS {
+            report(name, what, check(backend));
+        }
+    }
+}
 
 #[test]
 fn reference_conv2d() {
@@ -100,7 +132,8 @@ fn dsp_at_the_ends_of_32_bits() {
 }
 
 /// Every kernel size, full and depthwise, with and without residual; strips of one to four rows.
-fn check_conv2d(backend: &Backend) {
+fn check_conv2d(backend: &Backend) -> usize {
+    let mut cases = 0;
     for (seed, kernel) in each_kernel(12) {
         let random = &mut Random::new(seed);
         let window = layers::window(random, kernel);
@@ -115,12 +148,14 @@ fn check_conv2d(backend: &Backend) {
 
         let expected = layer.run(&input, residual.as_ref().map(|residual| (residual, &before)));
 
-        check_layer(backend, &layer, &input, residual.as_ref(), &before, &expected, seed);
+        cases += check_layer(backend, &layer, &input, residual.as_ref(), &before, &expected, seed);
     }
+    cases
 }
 
 /// 3x3 windows of stride 1 and 2, channels in sixteens, values at the ends of their range.
-fn check_winograd(backend: &Backend) {
+fn check_winograd(backend: &Backend) -> usize {
+    let mut cases = 0;
     for seed in 0..400 {
         let random = &mut Random::new(seed);
         let mut window = layers::window(random, [3; 2]);
@@ -145,13 +180,17 @@ fn check_winograd(backend: &Backend) {
         let residual = random.one_in(2).then(|| layers::residual(random, layer.requantize.shift));
         let expected = layer.run(&input, residual.as_ref().map(|residual| (residual, &before)));
         let tried = check_layer(backend, &layer, &input, residual.as_ref(), &before, &expected, seed);
-        assert_eq!(tried, 3, "Winograd serves this layer: {window:?}, {channels} channels");
+        let algorithms = backend.algorithms.len();
+        assert_eq!(tried, algorithms, "Winograd serves this layer: {window:?}, {channels} channels");
+        cases += tried;
     }
+    cases
 }
 
 /// Rows of many whole blocks of pixels and what is left over, under every way of rounding and adding, against
 /// the reference's bits (which other checks compare with the oracle's).
-fn check_roundings(backend: &Backend) {
+fn check_roundings(backend: &Backend) -> usize {
+    let mut cases = 0;
     for seed in 0..300 {
         let random = &mut Random::new(seed);
         let kernel = [[3, 3], [1, 1], [random.size(1, 4), random.size(1, 4)]][random.size(0, 2)];
@@ -166,8 +205,8 @@ fn check_roundings(backend: &Backend) {
         let input = Tensor::new(height, width, channels, random.int8s(height * width * channels));
 
         let shift = random.between(33, 42) as u8;
-        let taps = (kernel[0] * kernel[1] * channels) as f64;
-        let ratio = f64::from(shift).exp2() * 60.0 / (4000.0 * taps.sqrt());
+        let ratio =
+            layers::power_of_two(shift) * 60.0 / layers::typical_sum(kernel[0] * kernel[1] * channels);
         let multipliers: Vec<i32> =
             (0..outputs).map(|_| (ratio * random.between(5, 20) as f64 / 10.0) as i32).collect();
         let zero_point = random.int8();
@@ -223,11 +262,13 @@ fn check_roundings(backend: &Backend) {
                     output == expected,
                     "seed {seed}, {algorithm:?}, {addition:?}, {rounding:?}: {layer:?}"
                 );
+                cases += 1;
             } else {
                 assert_ne!(*algorithm, Algorithm::Direct);
             }
         }
     }
+    cases
 }
 
 /// All of a backend's algorithms that serve a layer, in strips of one to six rows; returns their number.
@@ -303,7 +344,8 @@ fn prepared(algorithm: Algorithm, layer: &naive::Conv2d, window: &Window, channe
 }
 
 /// Every kernel size and kind of pooling; strips of one to four rows.
-fn check_pool2d(backend: &Backend) {
+fn check_pool2d(backend: &Backend) -> usize {
+    let mut cases = 0;
     for (seed, kernel) in each_kernel(12) {
         let random = &mut Random::new(seed);
         let window = layers::window(random, kernel);
@@ -326,12 +368,15 @@ fn check_pool2d(backend: &Backend) {
             let output = by_strips(&window, &input, blank.clone(), strip, run);
             assert_eq!(output, expected, "seed {seed}, strips of {strip}: {layer:?} over {input:?}");
         }
+        cases += 1;
     }
+    cases
 }
 
 /// Rows of any shape, taken one after the other into the sums.
-fn check_dense(backend: &Backend) {
-    for seed in 0..1000 {
+fn check_dense(backend: &Backend) -> usize {
+    const CASES: u64 = 1000;
+    for seed in 0..CASES {
         let random = &mut Random::new(seed);
         let input = any_tensor(random);
         let outputs = random.size(1, 12);
@@ -345,10 +390,12 @@ fn check_dense(backend: &Backend) {
         }
         assert_eq!(wide(&sums), naive::dense(&input, &weights, &bias), "seed {seed}");
     }
+    CASES as usize
 }
 
-fn check_global_average_pool(backend: &Backend) {
-    for seed in 0..1000 {
+fn check_global_average_pool(backend: &Backend) -> usize {
+    const CASES: u64 = 1000;
+    for seed in 0..CASES {
         let random = &mut Random::new(seed);
         let input = any_tensor(random);
         let zero_point = [i8::MIN, i8::MAX, random.int8()][random.size(0, 2)];
@@ -360,11 +407,13 @@ fn check_global_average_pool(backend: &Backend) {
         }
         assert_eq!(wide(&sums), naive::global_average_pool(&input, zero_point), "seed {seed}");
     }
+    CASES as usize
 }
 
 /// Sums that reach i32::MAX and fall one short of i32::MIN, and any of the largest terms beside them:
 /// nothing overflows, the one rounding is exact.
-fn check_extreme_sums(backend: &Backend) {
+fn check_extreme_sums(backend: &Backend) -> usize {
+    let mut cases = 0;
     let input = Tensor::new(7, 7, 9, vec![i8::MIN; 7 * 7 * 9]);
     let taps = input.values.len();
     let room = i32::MAX - taps as i32 * 128 * 128;
@@ -389,10 +438,11 @@ fn check_extreme_sums(backend: &Backend) {
             for shortcut in [i8::MIN, i8::MAX] {
                 let before = Tensor::new(1, 1, 1, vec![shortcut]);
                 let expected = layer.run(&input, Some((&residual, &before)));
-                check_layer(backend, &layer, &input, Some(&residual), &before, &expected, 0);
+                cases += check_layer(backend, &layer, &input, Some(&residual), &before, &expected, 0);
             }
         }
     }
+    cases
 }
 
 /// The ends of the ranges of shift, zero point and multiplier.
@@ -414,28 +464,55 @@ fn any_tensor(random: &mut Random) -> Tensor {
     Tensor::new(height, width, channels, random.int8s(height * width * channels))
 }
 
-/// Gives a kernel the rows of the strips of `strip` rows, one strip after the other.
-fn by_strips(
-    window: &naive::Window,
-    input: &Tensor,
-    mut output: Tensor,
-    strip: usize,
-    run: Strip<'_>,
-) -> Tensor {
-    let (row_len, stride) = (input.width * input.channels, window.stride[0]);
-    let mut rows: Vec<&mut [i8]> = output.values.chunks_mut(output.width * output.channels).collect();
+/// Gives a kernel the rows of the strips of `strip` rows, one strip after the other. The rows lie at
+/// addresses of every kind.
+fn by_strips(window: &naive::Window, input: &Tensor, output: Tensor, strip: usize, run: Strip<'_>) -> Tensor {
+    let (gap, stride) = (strip % 4, window.stride[0]);
+    let input = Spaced::new(&input.values, input.width * input.channels, gap);
+    let mut spaced = Spaced::new(&output.values, output.width * output.channels, gap);
+    let input: Vec<&[i8]> = input.rows().collect();
+    let mut rows: Vec<&mut [i8]> = spaced.rows_mut().collect();
     for (index, output) in rows.chunks_mut(strip).enumerate() {
         let first = index * strip * stride;
         let under = first..first + (output.len() - 1) * stride + window.kernel[0];
-        let input: Vec<&[i8]> = under
-            .map(|row| match row.checked_sub(window.padding[0]) {
-                Some(row) if row < input.height => &input.values[row * row_len..][..row_len],
-                _ => &[],
-            })
-            .collect();
-        run(&input, output);
+        let row = |row: usize| input.get(row.checked_sub(window.padding[0])?).copied();
+        let under: Vec<&[i8]> = under.map(|under| row(under).unwrap_or_default()).collect();
+        run(&under, output);
     }
-    output
+    Tensor { values: spaced.values(), ..output }
+}
+
+/// Rows with a gap before each and behind the last.
+struct Spaced {
+    bytes: Vec<i8>,
+    gap: usize,
+    row_len: usize,
+}
+
+impl Spaced {
+    /// What a gap holds.
+    const FILLER: i8 = 0x5A;
+
+    fn new(values: &[i8], row_len: usize, gap: usize) -> Self {
+        let gap_bytes = core::iter::repeat_n(Self::FILLER, gap);
+        let rows = values.chunks(row_len).flat_map(|row| gap_bytes.clone().chain(row.iter().copied()));
+        Spaced { bytes: rows.chain(gap_bytes.clone()).collect(), gap, row_len }
+    }
+
+    fn rows(&self) -> impl Iterator<Item = &[i8]> {
+        self.bytes.chunks_exact(self.gap + self.row_len).map(|row| &row[self.gap..])
+    }
+
+    fn rows_mut(&mut self) -> impl Iterator<Item = &mut [i8]> {
+        self.bytes.chunks_exact_mut(self.gap + self.row_len).map(|row| &mut row[self.gap..])
+    }
+
+    /// The rows' values, after a look at the gaps.
+    fn values(&self) -> Vec<i8> {
+        let mut gaps = self.bytes.chunks(self.gap + self.row_len).flat_map(|row| &row[..self.gap]);
+        assert!(gaps.all(|byte| *byte == Self::FILLER), "a kernel wrote outside of its rows");
+        self.rows().flatten().copied().collect()
+    }
 }
 
 fn shape(tensor: &Tensor) -> Shape {

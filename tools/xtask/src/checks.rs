@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::bench::{self, Counter, MODES, Measurement, Network};
 use crate::board::Board;
 use crate::case::{Case, DIGITS, Tool};
-use crate::firmware::Build;
+use crate::firmware::{Build, SELF_TEST};
 use crate::report::Report;
 use crate::suite::{Outcome, Suite};
 use crate::toolchain::{Toolchain, host_cargo};
@@ -43,6 +43,7 @@ pub(crate) fn run(only: &[String]) -> Result<ExitCode> {
     suite.check("documentation", documentation);
     suite.check("board nrf52840-dk", || bench.real_board());
     suite.check("emulated clock", || bench.clock());
+    suite.check("emulated kernels", || bench.kernels());
     suite.check("emulated photo", || bench.photo_is_recognised());
     suite.check("emulated arena", || bench.arena_is_exact());
     suite.check("emulated parity, photo", || bench.parity(bench.photo()?, 1));
@@ -130,7 +131,7 @@ impl Bench {
         }
         for board in [Board::Mps2An386, Board::Nrf52840Dk] {
             let mut command = self.toolchain.cargo("clippy");
-            Build { board, ..Build::emulated("", self.photo()?) }.describe_to(&mut command);
+            Build { board, ..Build::emulated(SELF_TEST, self.photo()?) }.describe_to(&mut command);
             process::run(command.args(["--", "-D", "warnings"]))?;
         }
         Ok(Outcome::pass("no warnings for either board"))
@@ -156,6 +157,21 @@ impl Bench {
         }
         ensure!(longest > 40 << 24, "no loop was long enough for SysTick to overflow");
         Ok(Outcome::pass(format!("exact to 80 instructions in {longest}")))
+    }
+
+    /// The kernels' own tests, on the core that they are for.
+    fn kernels(&self) -> Result<Outcome> {
+        let report = self.emulate(SELF_TEST, self.photo()?)?;
+        let mut cases = 0;
+        for line in report.all("tested") {
+            let count = line.split_whitespace().next().and_then(|count| count.parse::<u64>().ok());
+            match count {
+                Some(count @ 1..) => cases += count,
+                _ => bail!("nothing was tested: `{line}`"),
+            }
+        }
+        ensure!(cases > 0, "nothing was tested: {:#?}", report.lines());
+        Ok(Outcome::pass(format!("{cases} layers and blocks: every bit as the oracle says")))
     }
 
     fn photo_is_recognised(&self) -> Result<Outcome> {

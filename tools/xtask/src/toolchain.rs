@@ -70,7 +70,7 @@ impl Toolchain {
         command.current_dir(paths::firmware()).args([subcommand, "--target", TARGET]);
         if let Toolchain::Debian { linker } = self {
             // The flag that builds `core` is not stable; the firmware itself is stable Rust.
-            command.arg("-Zbuild-std=core").env("RUSTC_BOOTSTRAP", "1");
+            command.arg("-Zbuild-std=core,alloc").env("RUSTC_BOOTSTRAP", "1");
             command.env("RUSTC", Path::new(DEBIAN).join("rustc"));
             command.env("CARGO_TARGET_THUMBV7EM_NONE_EABIHF_LINKER", linker);
             command.env("PATH", path_from(DEBIAN));
