@@ -48,11 +48,16 @@ pub enum Algorithm {
     /// Four pixels and two channels at a time; weights as [`pack_weights`](crate::pack_weights) packs them, of a
     /// depthwise convolution HWC.
     Direct,
-    /// Winograd's way, 3x3 windows of stride 1 or 2; weights transformed beforehand
+    /// Winograd's way, 3x3 windows of stride 1 or 2 in tiles of 2x2 outputs; weights transformed beforehand
     /// ([`transform_weights`](crate::transform_weights)), 16/9 or 25/9 times as many, of 16 bits.
     Winograd,
-    /// Winograd's way; weights OHWI, transformed at run time in scratch memory.
+    /// The same; weights OHWI, transformed at run time in scratch memory.
     WinogradAtRunTime,
+    /// Winograd's way, 3x3 windows of stride 1 in tiles of 4x4 outputs; weights transformed beforehand
+    /// ([`transform_weights`](crate::transform_weights)), 36/9 times as many, of 16 bits.
+    Winograd4,
+    /// The same; weights OHWI, transformed at run time in scratch memory.
+    Winograd4AtRunTime,
 }
 
 /// Convolution, full or depthwise; batch norm is folded into weights and bias, the activation is the

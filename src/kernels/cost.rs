@@ -66,17 +66,27 @@ fn conv2d(layer: &Conv2d<'_>, addition: Option<&Addition>, strip: usize) -> u64 
             let parts = pairs.div_ceil(96);
             tiles * (widen + outputs.div_ceil(2) * (173 * pairs / 10 + 70 * parts))
         }
-        Algorithm::Winograd | Algorithm::WinogradAtRunTime => {
-            let at_run_time = layer.algorithm == Algorithm::WinogradAtRunTime;
-            let shape = winograd::shape(&layer.window);
+        _ => {
+            let at_run_time =
+                matches!(layer.algorithm, Algorithm::WinogradAtRunTime | Algorithm::Winograd4AtRunTime);
+            let form = winograd::shape(&layer.window, layer.algorithm);
             let strips = height.div_ceil(strip.max(1));
-            // an odd last row takes as long as two
-            let tile_rows = (height / strip.max(1)) * strip.div_ceil(2) + (height % strip.max(1)).div_ceil(2);
-            let groups = tile_rows * width.div_ceil(8);
-            let transform = channels / 16 * if layer.window.stride[0] == 1 { 3900 } else { 13_500 };
-            let products = shape.slots * (165 * channels / 20) + shape.groups * 31;
-            let filters = if at_run_time { strips * outputs * channels / 2 * 160 } else { 0 };
-            groups * (transform + outputs / 2 * (products + 32 * 15 + 270)) + filters
+            // an odd last row takes as long as a tile's
+            let tile_rows = (height / strip.max(1)) * strip.div_ceil(form.tile)
+                + (height % strip.max(1)).div_ceil(form.tile);
+            let across = width.div_ceil(4 * form.tile);
+            let groups = tile_rows * across;
+            let (transform, filter) = match (form.tile, layer.window.stride[0]) {
+                (4, _) => (12_000, 333),
+                (_, 1) => (3900, 160),
+                _ => (13_500, 160),
+            };
+            let products = form.slots * (165 * channels / 20) + form.groups * 31;
+            let filters = if at_run_time { strips * outputs * channels / 2 * filter } else { 0 };
+            // rows that are no whole groups are stored value by value
+            let part = if width.is_multiple_of(4 * form.tile) { 0 } else { 60 };
+            let sums = 8 * form.tile * form.tile * (15 + part);
+            groups * (channels / 16 * transform + outputs / 2 * (products + sums + 270)) + filters
         }
     };
     cycles as u64 + epilogue * output.len() as u64

@@ -42,7 +42,7 @@ impl Kernels {
     pub const REFERENCE: u16 = 1;
     /// [`Algorithm::Direct`].
     pub const DIRECT: u16 = 1 << 1;
-    /// [`Algorithm::Winograd`] and [`Algorithm::WinogradAtRunTime`].
+    /// [`Algorithm::Winograd`] and its like.
     pub const WINOGRAD: u16 = 1 << 2;
     /// Depthwise convolutions by [`Algorithm::Direct`].
     pub const DEPTHWISE: u16 = 1 << 3;
@@ -60,7 +60,10 @@ impl Kernels {
                     Algorithm::Reference => Self::REFERENCE,
                     Algorithm::Direct if layer.depthwise => Self::DEPTHWISE,
                     Algorithm::Direct => Self::DIRECT,
-                    Algorithm::Winograd | Algorithm::WinogradAtRunTime => Self::WINOGRAD,
+                    Algorithm::Winograd
+                    | Algorithm::WinogradAtRunTime
+                    | Algorithm::Winograd4
+                    | Algorithm::Winograd4AtRunTime => Self::WINOGRAD,
                 },
             },
             Operation::Reduction(_) => 0,
@@ -101,7 +104,12 @@ fn conv2d<const KERNELS: u16>(
         Algorithm::Direct if !layer.depthwise && has(Kernels::DIRECT) => {
             dsp::direct::conv2d(layer, addition, input, output, scratch);
         }
-        Algorithm::Winograd | Algorithm::WinogradAtRunTime if has(Kernels::WINOGRAD) => {
+        Algorithm::Winograd
+        | Algorithm::WinogradAtRunTime
+        | Algorithm::Winograd4
+        | Algorithm::Winograd4AtRunTime
+            if has(Kernels::WINOGRAD) =>
+        {
             dsp::winograd::conv2d(layer, addition, input, output, scratch);
         }
         _ => {} // `Network::new` refuses a model whose kernels are not there
@@ -123,11 +131,13 @@ pub(crate) fn weight_bytes(
     // shapes come from a blob: what 32 bits cannot count is too large for every section
     match algorithm {
         _ if depthwise => window.positions() * outputs,
-        Algorithm::Reference | Algorithm::WinogradAtRunTime => {
+        Algorithm::Reference | Algorithm::WinogradAtRunTime | Algorithm::Winograd4AtRunTime => {
             (window.positions() * channels).saturating_mul(outputs)
         }
         Algorithm::Direct => dsp::direct::weight_words(window, channels, outputs).saturating_mul(4),
-        Algorithm::Winograd => dsp::winograd::weight_words(window, channels, outputs).saturating_mul(4),
+        Algorithm::Winograd | Algorithm::Winograd4 => {
+            dsp::winograd::weight_words(window, algorithm, channels, outputs).saturating_mul(4)
+        }
     }
 }
 
@@ -137,10 +147,7 @@ pub(crate) fn serves(layer: &Conv2d<'_>) -> bool {
     match layer.algorithm {
         Algorithm::Reference => true,
         Algorithm::Direct => layer.depthwise || aligned,
-        Algorithm::Winograd | Algorithm::WinogradAtRunTime => {
-            let serves = dsp::winograd::serves(&layer.window, layer.input, layer.output, layer.bias);
-            aligned && serves && !layer.depthwise
-        }
+        _ => aligned && !layer.depthwise && dsp::winograd::serves(layer),
     }
 }
 
@@ -154,8 +161,7 @@ pub(crate) fn scratch_bytes(layer: &Conv2d<'_>, strip: usize) -> usize {
             layer.input.channels.into(),
             layer.output.channels.into(),
         ),
-        Algorithm::Winograd => dsp::winograd::scratch_words(layer, strip, false),
-        Algorithm::WinogradAtRunTime => dsp::winograd::scratch_words(layer, strip, true),
+        _ => dsp::winograd::scratch_words(layer, strip),
     };
     words.saturating_mul(4)
 }

@@ -127,8 +127,8 @@ impl Copy<'_> {
                 skipstone::pack_weights(plain, window, channels, &mut words);
                 self.to.section(&words)
             }
-            Algorithm::Winograd => {
-                skipstone::transform_weights(plain, window, channels, &mut words);
+            Algorithm::Winograd | Algorithm::Winograd4 => {
+                skipstone::transform_weights(plain, window, algorithm, channels, &mut words);
                 self.to.section(&words)
             }
             _ => self.to.section(plain),

@@ -135,7 +135,13 @@ impl<'u> Problem<'u> {
     fn new(unplanned: &'u Unplanned, wishes: &Wishes, max_tensors: usize) -> Result<Self> {
         let mut problem = Problem { unplanned, stages: Vec::new(), groups: Vec::new(), max_tensors };
         let algorithms = match wishes.target {
-            Target::CortexM4 => &[Algorithm::Winograd, Algorithm::WinogradAtRunTime, Algorithm::Direct][..],
+            Target::CortexM4 => &[
+                Algorithm::Winograd4,
+                Algorithm::Winograd4AtRunTime,
+                Algorithm::Winograd,
+                Algorithm::WinogradAtRunTime,
+                Algorithm::Direct,
+            ][..],
             Target::Reference => &[Algorithm::Reference],
         };
         let (plain, weights) = unplanned.encode()?;
@@ -353,6 +359,7 @@ fn choices<'l, 'a: 'l>(
         let strips: &[u8] = match convolution(layer).map(|layer| layer.algorithm()) {
             Some(Algorithm::Winograd) => &[2],
             Some(Algorithm::WinogradAtRunTime) => &[2, 4, 6],
+            Some(Algorithm::Winograd4 | Algorithm::Winograd4AtRunTime) => &[4],
             Some(Algorithm::Direct) => &[1],
             Some(Algorithm::Reference) | None => &[],
         };

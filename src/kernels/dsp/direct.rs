@@ -119,7 +119,7 @@ pub(crate) fn conv2d(
                 packed(values, weights, sums, pairs);
                 weights = weights.get(pairs * twos..).unwrap_or_default();
             }
-            epilogue.store::<1>(sums, &mut [&mut **row], x, 0, outputs);
+            epilogue.store(sums, &mut [&mut **row], [x, 1], 0, outputs);
         }
     }
 }

@@ -24,8 +24,14 @@ pub(super) struct Epilogue<'a, 'l> {
     short: Option<Short>,
 }
 
+/// Most rows that are stored at a time.
+const MAX_ROWS: usize = 4;
+
 /// Shifts that the short ways take: above them zero point and rounding might leave their words.
 const SHIFTS: core::ops::RangeInclusive<u8> = 33..=50;
+
+/// Largest left shift of a shortcut's values with which 64 bits hold the sum.
+const MAX_SHORTCUT_SHIFT: u32 = 22;
 
 impl<'a, 'l> Epilogue<'a, 'l> {
     #[inline(never)]
@@ -46,6 +52,9 @@ impl<'a, 'l> Epilogue<'a, 'l> {
             Some(Addition::Separate(_)) => return None,
         };
         let shortcut_shift = u32::from(residual.shift + scale_bits);
+        if shortcut_shift > MAX_SHORTCUT_SHIFT {
+            return None;
+        }
         let zero = (i64::from(residual.zero_point) << shortcut_shift) * i64::from(residual.multiplier);
         Some(Short {
             offset: (i64::from(clamp.zero_point) << total) + (1 << (total - 1)) - zero,
@@ -69,37 +78,33 @@ impl<'a, 'l> Epilogue<'a, 'l> {
         }
     }
 
-    /// Rounds sums, and stores what of them lies inside `rows`, one or two, whose pixels have the layer's
-    /// outputs: for each row, for each of `channels` from `channel` on, the sums of `FOURS` times four
+    /// Rounds sums, and stores what of them lies inside `rows`, at most four, whose pixels have the layer's
+    /// outputs: for each row, for each of `channels` from `channel` on, the sums of `fours` times four
     /// pixels from `x` on.
-    #[inline(always)]
-    pub(super) fn store<const FOURS: usize>(
+    #[inline(never)]
+    pub(super) fn store(
         &self,
         sums: &[i32],
         rows: &mut [&mut [i8]],
-        x: usize,
+        [x, fours]: [usize; 2],
         channel: usize,
         channels: usize,
     ) {
         let outputs = self.multipliers.len();
-        let (pixels, end) = (COLUMNS * FOURS, channel + channels);
-        let start = x * outputs + channel;
+        let (pixels, end) = (COLUMNS * fours, channel + channels);
         let reach = (x + pixels) * outputs;
-        let places = match rows {
-            [row] if reach <= row.len() => [row.as_mut_ptr().wrapping_add(start), core::ptr::null_mut()],
-            [top, bottom] if reach <= top.len() && reach <= bottom.len() => {
-                [top.as_mut_ptr().wrapping_add(start), bottom.as_mut_ptr().wrapping_add(start)]
-            }
-            _ => [core::ptr::null_mut(); 2],
-        };
-        let fits = channels > 0 && end <= outputs && rows.len() * channels * pixels <= sums.len();
-        match &self.short {
-            Some(short) if fits && !places[0].is_null() => {
+        let mut places = [core::ptr::null_mut(); MAX_ROWS];
+        let mut fits = channels > 0 && rows.len() * channels * pixels <= sums.len();
+        for (place, row) in places.iter_mut().zip(rows.iter_mut()) {
+            fits &= reach <= row.len();
+            *place = row.as_mut_ptr().wrapping_add(x * outputs + channel);
+        }
+        match (&self.short, self.multipliers.get(channel..end), places.get(..rows.len())) {
+            (Some(short), Some(multipliers), Some(places)) if fits && !places.is_empty() => {
                 // SAFETY: there are as many sums and multipliers, and the last values lie inside the rows.
                 #[allow(unsafe_code)]
                 unsafe {
-                    let multipliers = self.multipliers.get_unchecked(channel..end);
-                    short.store(sums.as_ptr(), places, multipliers, FOURS, outputs);
+                    short.store(sums.as_ptr(), places, multipliers, fours, outputs);
                 }
             }
             _ => self.store_part(sums, rows, [pixels, x, channel, channels]),
@@ -145,26 +150,37 @@ impl Short {
     }
 
     /// Stores `fours` times four pixels, `outputs` bytes apart, of each channel that has a multiplier, the
-    /// first at the first place; then as many at the second, if it is not null.
+    /// first at the first place; then as many at the second, and so on.
     #[inline(always)]
     #[allow(unsafe_code)]
     unsafe fn store(
         &self,
         sums: *const i32,
-        places: [*mut i8; 2],
+        places: &[*mut i8],
         multipliers: &[i32],
         fours: usize,
         outputs: usize,
     ) {
         #[cfg(skipstone_dsp)]
         {
-            let end = multipliers.as_ptr_range().end;
+            let (places, multipliers) = (places.as_ptr_range(), multipliers.as_ptr_range());
             let store = if self.joined { store_joined_m4 } else { store_plain_m4 };
             // SAFETY: the caller's.
-            unsafe { store(sums, places[0], multipliers.as_ptr(), end, places[1], fours, outputs, self) }
+            unsafe {
+                store(
+                    sums,
+                    places.start,
+                    multipliers.start,
+                    multipliers.end,
+                    places.end,
+                    fours,
+                    outputs,
+                    self,
+                );
+            }
         }
         #[cfg(not(skipstone_dsp))]
-        for (row, place) in places.into_iter().enumerate().filter(|(_, place)| !place.is_null()) {
+        for (row, place) in places.iter().enumerate() {
             for (channel, multiplier) in multipliers.iter().enumerate() {
                 let first = (row * multipliers.len() + channel) * COLUMNS * fours;
                 for pixel in 0..COLUMNS * fours {
@@ -185,57 +201,55 @@ fn saturate(value: i32) -> i8 {
     value.clamp(i8::MIN.into(), i8::MAX.into()) as i8
 }
 
-/// The loops of [`Short::store`] around a pixel's instructions.
+/// The loops of [`Short::store`] around four pixels' instructions.
 ///
-/// r0 sums, r1 output, r2 fours left, r3 multiplier, r4 `outputs`, r5 to r9 the fields of [`Short`]; a
-/// pixel has r10 to lr.
+/// r0 sums, r1 output, r2 fours left, r3 multiplier, r4 `outputs`, r5 to r9 the fields of [`Short`]; the
+/// pixels have r10 to lr.
 #[cfg(skipstone_dsp)]
 macro_rules! store_m4 {
-    ($(#[$doc:meta])* $name:ident, $($pixel:literal),+) => {
+    ($(#[$doc:meta])* $name:ident, $($pixels:literal),+) => {
         $(#[$doc])*
         #[allow(unsafe_code)]
         #[unsafe(naked)]
         unsafe extern "C" fn $name(
             sums: *const i32,
-            y: *mut i8,
+            places: *const *mut i8,
             multipliers: *const i32,
             end: *const i32,
-            later: *mut i8,
+            places_end: *const *mut i8,
             fours: usize,
             outputs: usize,
             short: *const Short,
         ) {
             core::arch::naked_asm!(
-                "push {{r0-r11, lr}}",       // sp + 4: output, + 8: multipliers, + 12: their end
+                "push {{r0-r11, lr}}",       // sp + 4: places, + 8: multipliers, + 12, + 52: the ends of both
                 "add r12, sp, #56",
                 "ldmia r12, {{r3, r4, r12}}",
                 "str r3, [sp]",              // fours
-                "str r2, [sp, #56]",         // the first multiplier
                 "ldmia r12, {{r5-r9}}",
-                "1:",                        // a channel
-                "ldrd r1, r11, [sp, #4]",
+                "1:",                        // a row
+                "ldrd r1, r2, [sp, #4]",
+                "ldr r10, [r1], #4",
+                "str r1, [sp, #4]",
+                "strd r10, r2, [sp, #56]",   // output and multiplier of the next channel
+                "2:",                        // a channel
+                "ldrd r1, r11, [sp, #56]",
                 "ldr r3, [r11], #4",
                 "add r10, r1, #1",
-                "strd r10, r11, [sp, #4]",
+                "strd r10, r11, [sp, #56]",
                 "ldr r2, [sp]",
-                "2:",
-                ".rept 4",
-                $($pixel,)+
-                "add r1, r1, r4",
-                ".endr",
+                "3:",
+                $($pixels,)+
                 "subs r2, r2, #1",
+                "bne 3b",
+                "ldr r2, [sp, #60]",
+                "ldr r3, [sp, #12]",
+                "cmp r2, r3",
                 "bne 2b",
-                "ldrd r2, r3, [sp, #8]",
+                "ldr r2, [sp, #4]",
+                "ldr r3, [sp, #52]",
                 "cmp r2, r3",
                 "bne 1b",
-                "ldr r1, [sp, #52]",         // the second row
-                "cbz r1, 3f",
-                "ldr r2, [sp, #56]",
-                "mov r10, #0",
-                "strd r1, r2, [sp, #4]",
-                "str r10, [sp, #52]",
-                "b 1b",
-                "3:",
                 "pop {{r0-r11, pc}}",
             )
         }
@@ -246,17 +260,21 @@ macro_rules! store_m4 {
 store_m4! {
     /// One rounding.
     store_plain_m4,
-    "ldr r10, [r0], #4",
-    "smmla r10, r10, r3, r6",
-    "asr r10, r10, r7",
-    "ssat r10, #8, r10",
-    "strb r10, [r1]"
+    "ldmia r0!, {{r10-r12, lr}}",
+    ".irp sum, r10, r11, r12, lr",
+    "smmla \\sum, \\sum, r3, r6",
+    "asr \\sum, \\sum, r7",
+    "ssat \\sum, #8, \\sum",
+    "strb \\sum, [r1]",
+    "add r1, r1, r4",
+    ".endr"
 }
 
 #[cfg(skipstone_dsp)]
 store_m4! {
     /// One rounding of the sum and the shortcut.
     store_joined_m4,
+    ".rept 4",
     "ldr r10, [r0], #4",
     "ldrsb r11, [r1]",
     "mov r12, r5",
@@ -266,5 +284,7 @@ store_m4! {
     "smlal r12, lr, r11, r8",
     "asr lr, lr, r7",
     "ssat lr, #8, lr",
-    "strb lr, [r1]"
+    "strb lr, [r1]",
+    "add r1, r1, r4",
+    ".endr"
 }

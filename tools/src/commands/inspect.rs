@@ -133,6 +133,8 @@ fn cost_row(layer: &LayerReport, clock: f64) -> [String; 9] {
         Some(Algorithm::Direct) => "direct",
         Some(Algorithm::Winograd) => "Winograd",
         Some(Algorithm::WinogradAtRunTime) => "Winograd, int8",
+        Some(Algorithm::Winograd4) => "Winograd 4x4",
+        Some(Algorithm::Winograd4AtRunTime) => "Winograd 4x4, int8",
         None => "",
     };
     let [cycles, per_mac, ms] = cycles(layer.cycles, layer.macs, clock);

@@ -1,0 +1,188 @@
+//! The weights' side: G g G^T of a filter, two channels in a word.
+
+use super::{Form, Kind};
+use crate::kernels::dsp::primitives::{quadruple, sadd16, ssub16, sxtb16};
+use crate::layer::Algorithm;
+use crate::shape::Window;
+
+/// Transforms OHWI `weights` of a 3x3 window for [`Algorithm::Winograd`] or [`Algorithm::Winograd4`], filter by
+/// filter. `transformed` has as many words as [`Conv2d::weight_bytes`](crate::Conv2d::weight_bytes) says.
+pub fn transform_weights(
+    weights: &[i8],
+    window: &Window,
+    algorithm: Algorithm,
+    channels: usize,
+    transformed: &mut [u32],
+) {
+    let form = Form::of(window, algorithm);
+    let two = transformed.chunks_exact_mut(form.weight_words(channels).max(1));
+    let mut filters = weights.chunks_exact((9 * channels).max(1));
+    for transformed in two {
+        for channel in 0..2 {
+            if let Some(filter) = filters.next() {
+                form.transform_filter(filter, channels, channel, transformed);
+            }
+        }
+    }
+}
+
+impl Form {
+    /// Transforms one filter into its places, `channel` 0 or 1, among two channels' weights.
+    #[inline(never)]
+    pub(super) fn transform_filter(
+        &self,
+        filter: &[i8],
+        channels: usize,
+        channel: usize,
+        transformed: &mut [u32],
+    ) {
+        if filter.len() < 9 * channels || transformed.len() < self.weight_words(channels) || channel > 1 {
+            return;
+        }
+        for half in 0..channels / 2 {
+            // SAFETY: of each of nine taps with `channels` channels the four around this half word are read; a
+            // word is written of each slot's `channels` words.
+            #[allow(unsafe_code)]
+            unsafe {
+                let taps =
+                    Taps { from: filter.as_ptr().add(half / 2 * 4), channels, rotation: half as u32 % 2 * 8 };
+                let to = transformed.as_mut_ptr().add(2 * half + channel);
+                match self.kind {
+                    Kind::Small => taps.transform_small(to),
+                    Kind::Large => taps.transform_large(to),
+                    Kind::Polyphase => taps.transform_polyphase(to),
+                }
+            }
+        }
+    }
+}
+
+/// Nine taps of two channels: bytes 0 and 2 of words that are rotated by `rotation` bits.
+#[derive(Clone, Copy)]
+struct Taps {
+    from: *const i8,
+    channels: usize,
+    rotation: u32,
+}
+
+#[allow(unsafe_code)]
+impl Taps {
+    #[inline(always)]
+    unsafe fn tap(self, row: usize, column: usize) -> u32 {
+        // SAFETY: the caller's: nine taps, `channels` bytes apart.
+        let word =
+            unsafe { self.from.add((3 * row + column) * self.channels).cast::<u32>().read_unaligned() };
+        sxtb16(word.rotate_right(self.rotation))
+    }
+
+    #[inline(always)]
+    unsafe fn row(self, row: usize) -> [u32; 3] {
+        // SAFETY: the caller's.
+        unsafe { [self.tap(row, 0), self.tap(row, 1), self.tap(row, 2)] }
+    }
+
+    /// (2 G) g (2 G)^T: 16 words, `channels` apart.
+    #[inline(always)]
+    unsafe fn transform_small(self, to: *mut u32) {
+        let put = |row: usize, [a, b, c]: [u32; 3]| {
+            let outer = sadd16(a, c);
+            // SAFETY: the caller's: 16 words, `channels` apart.
+            unsafe {
+                let to = to.add(4 * row * self.channels);
+                to.write(sadd16(a, a));
+                to.add(self.channels).write(sadd16(outer, b));
+                to.add(2 * self.channels).write(ssub16(outer, b));
+                to.add(3 * self.channels).write(sadd16(c, c));
+            }
+        };
+        // SAFETY: the caller's: nine taps, `channels` bytes apart.
+        unsafe {
+            let first = self.row(0);
+            put(0, each(first, first, sadd16));
+            let third = self.row(2);
+            put(3, each(third, third, sadd16));
+            let (outer, second) = (each(first, third, sadd16), self.row(1));
+            put(1, each(outer, second, sadd16));
+            put(2, each(outer, second, ssub16));
+        }
+    }
+
+    /// The same with the rows of G for large tiles: 36 words, `channels` apart.
+    #[inline(always)]
+    unsafe fn transform_large(self, mut to: *mut u32) {
+        let mut lines = [[0; 3]; 6];
+        for column in 0..3 {
+            // SAFETY: the caller's: nine taps, `channels` bytes apart.
+            let taps = unsafe { [self.tap(0, column), self.tap(1, column), self.tap(2, column)] };
+            for (line, value) in lines.iter_mut().zip(large(taps)) {
+                if let Some(place) = line.get_mut(column) {
+                    *place = value;
+                }
+            }
+        }
+        for line in lines {
+            for value in large(line) {
+                // SAFETY: the caller's: 36 words, `channels` apart.
+                unsafe { to.write(value) };
+                to = to.wrapping_add(self.channels);
+            }
+        }
+    }
+
+    /// For stride 2: 25 words, `channels` apart, in the order of [`SLOTS`].
+    #[inline(always)]
+    unsafe fn transform_polyphase(self, to: *mut u32) {
+        let put = |slots: [u8; 5], [a, b, c]: [u32; 3]| {
+            let put = |slot: u8, word: u32| {
+                // SAFETY: the caller's: slots are below 25.
+                unsafe { to.add(usize::from(slot) * self.channels).write(word) }
+            };
+            let [first, both, third, odd, odd_again] = slots;
+            put(first, a);
+            put(both, sadd16(a, c));
+            put(third, c);
+            put(odd, b);
+            put(odd_again, b);
+        };
+        // SAFETY: the caller's: nine taps, `channels` bytes apart.
+        unsafe {
+            let [first_slots, both_slots, third_slots, odd_slots, odd_slots_again] = SLOTS;
+            let first = self.row(0);
+            put(first_slots, first);
+            let third = self.row(2);
+            put(third_slots, third);
+            put(both_slots, each(first, third, sadd16));
+            let second = self.row(1);
+            put(odd_slots, second);
+            put(odd_slots_again, second);
+        }
+    }
+}
+
+#[inline(always)]
+fn each(a: [u32; 3], b: [u32; 3], f: impl Fn(u32, u32) -> u32) -> [u32; 3] {
+    [f(a[0], b[0]), f(a[1], b[1]), f(a[2], b[2])]
+}
+
+/// Three taps in a line by the rows of G for large tiles, (1, 0, 0) / 4, (-1, -1, -1) / 6, (-1, 1, -1) / 6,
+/// (1, 2, 4) / 24, (1, -2, 4) / 24, (0, 0, 1), times 24, -24, -24, 24, 24, 12: at most 12 times a tap's range.
+#[inline(always)]
+fn large([a, b, c]: [u32; 3]) -> [u32; 6] {
+    let (outer, four_a, four_c) = (sadd16(a, c), quadruple(a), quadruple(c));
+    let (even, odd) = (sadd16(a, four_c), sadd16(b, b));
+    [
+        sadd16(four_a, sadd16(a, a)),
+        quadruple(sadd16(outer, b)),
+        quadruple(ssub16(outer, b)),
+        sadd16(even, odd),
+        ssub16(even, odd),
+        sadd16(sadd16(four_c, four_c), four_c),
+    ]
+}
+
+/// Stride 2: the slot of each product, by what it takes of rows and of columns: with d0 to d4 under a
+/// tile, d0 - d2, d2, d4 - d2 (even taps of F(2, 2)), d1, d3 (the odd tap of the first and second
+/// output). The first group holds d2 x d2, which all four outputs take; the next four d2 times what
+/// two of them take; the last four what one takes.
+pub(super) const SLOTS: [[u8; 5]; 5] =
+    [[9, 1, 13, 10, 14], [5, 0, 7, 6, 8], [17, 3, 21, 18, 22], [11, 2, 15, 12, 16], [19, 4, 23, 20, 24]];

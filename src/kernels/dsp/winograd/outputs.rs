@@ -1,0 +1,245 @@
+//! The outputs' side: A^T sums A of a tile, biases added.
+
+use super::{Form, Kind, LARGE, SMALL};
+use crate::kernels::dsp::products::COLUMNS;
+
+/// 9 x this is 1 modulo 2^32.
+#[cfg(not(skipstone_dsp))]
+const NINTH: i32 = 0x38E3_8E39;
+
+impl Form {
+    /// A^T sums A + bias of four tiles and two channels: for each row, for both channels, the outputs of the
+    /// tiles beside each other. `lines` is scratch memory.
+    #[inline(never)]
+    pub(super) fn outputs(&self, sums: &[i32], bias: &[i32; 2], lines: &mut [u32], outputs: &mut [i32]) {
+        let row = self.row_outputs();
+        if sums.len() < self.sums() || outputs.len() < self.tile * row || lines.len() < LINES {
+            return;
+        }
+        let (mut sums, mut to) = (sums.as_ptr(), outputs.as_mut_ptr());
+        // SAFETY: a word of each slot is read, a tile's outputs are written beside each other in its rows.
+        #[allow(unsafe_code)]
+        unsafe {
+            if self.kind == Kind::Large {
+                return outputs_large(sums, bias, lines.as_mut_ptr().cast(), to);
+            }
+            let put = |[a, b, c, d]: [i32; 4], to: *mut i32| {
+                to.write(a);
+                to.add(1).write(b);
+                to.add(SMALL.row_outputs()).write(c);
+                to.add(SMALL.row_outputs() + 1).write(d);
+            };
+            for bias in bias {
+                let end = sums.add(COLUMNS);
+                if self.kind == Kind::Small {
+                    while sums != end {
+                        put(outputs_small(sums, bias << SMALL.scale_bits), to);
+                        (sums, to) = (sums.add(1), to.add(SMALL.tile));
+                    }
+                } else {
+                    while sums != end {
+                        put(outputs_polyphase(|slot| sums.add(8 * slot).read(), *bias), to);
+                        (sums, to) = (sums.add(1), to.add(SMALL.tile));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Words between the two transforms of a large tile.
+const LINES: usize = 6 * 4;
+
+/// The outputs of eight large tiles, four with the first bias, 64 times too large, in rows of 32; `sums` are the slots'
+/// words, eight apart, `lines` [`LINES`] words of scratch memory.
+#[cfg(not(skipstone_dsp))]
+#[allow(unsafe_code)]
+unsafe fn outputs_large(sums: *const i32, bias: &[i32; 2], lines: *mut i32, to: *mut i32) {
+    for tile in 0..2 * COLUMNS {
+        let bias = bias[tile / COLUMNS] << LARGE.scale_bits;
+        // SAFETY: the caller's.
+        unsafe {
+            for line in 0..6 {
+                let sums = core::array::from_fn(|column| sums.add(8 * (6 * line + column) + tile).read());
+                lines.add(4 * line).cast::<[i32; 4]>().write(large(sums));
+            }
+            for column in 0..4 {
+                let sums = large(core::array::from_fn(|line| lines.add(4 * line + column).read()));
+                for (row, sum) in sums.iter().enumerate() {
+                    let output = sum.wrapping_mul(NINTH).wrapping_add(bias);
+                    to.add(LARGE.row_outputs() * row + LARGE.tile * tile + column).write(output);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(skipstone_dsp)]
+#[allow(unsafe_code)]
+unsafe fn outputs_large(sums: *const i32, bias: &[i32; 2], lines: *mut i32, to: *mut i32) {
+    // SAFETY: the caller's.
+    unsafe { outputs_large_m4(sums, bias, lines, to) }
+}
+
+/// [`large`] of r4 to r9 in r4, r5, r6 and r8.
+#[cfg(skipstone_dsp)]
+macro_rules! large_m4 {
+    () => {
+        "add r10, r5, r6
+        sub r5, r5, r6
+        add r6, r7, r8
+        sub r7, r7, r8
+        sub r4, r4, r10
+        add r4, r4, r6
+        rsb r6, r10, r6, lsl #2
+        rsb r8, r5, r7, lsl #3
+        rsb r5, r5, r7, lsl #1
+        add r8, r8, r9, lsl #1"
+    };
+}
+
+#[cfg(skipstone_dsp)]
+#[allow(unsafe_code)]
+#[unsafe(naked)]
+unsafe extern "C" fn outputs_large_m4(
+    sums: *const i32,
+    bias: *const [i32; 2],
+    lines: *mut i32,
+    to: *mut i32,
+) {
+    core::arch::naked_asm!(
+        "push {{r1, r4-r11, lr}}", // sp + 0: bias
+        "movw r1, #0x8E39",        // a ninth
+        "movt r1, #0x38E3",
+        "mov r11, #8 << 8", // tiles left; below them lines left
+        "1:",               // four tiles
+        "ldr r12, [sp]",
+        "ldr lr, [r12], #4",
+        "str r12, [sp]",
+        "lsl lr, lr, #{bits}",
+        "2:", // a tile
+        "mov r12, r2",
+        "add r11, r11, #6",
+        "3:", // a line
+        "ldr r5, [r0, #32]",
+        "ldr r6, [r0, #64]",
+        "ldr r7, [r0, #96]",
+        "ldr r8, [r0, #128]",
+        "ldr r9, [r0, #160]",
+        "ldr r4, [r0], #192",
+        large_m4!(),
+        "stmia r12!, {{r4-r6, r8}}",
+        "sub r11, r11, #1",
+        "tst r11, #7",
+        "bne 3b",
+        "mov r12, r2",
+        "add r11, r11, #4",
+        "4:", // a column
+        "ldr r5, [r12, #16]",
+        "ldr r6, [r12, #32]",
+        "ldr r7, [r12, #48]",
+        "ldr r8, [r12, #64]",
+        "ldr r9, [r12, #80]",
+        "ldr r4, [r12], #4",
+        large_m4!(),
+        "mla r4, r4, r1, lr",
+        "mla r5, r5, r1, lr",
+        "mla r6, r6, r1, lr",
+        "mla r8, r8, r1, lr",
+        "str r5, [r3, #128]",
+        "str r6, [r3, #256]",
+        "str r8, [r3, #384]",
+        "str r4, [r3], #4",
+        "sub r11, r11, #1",
+        "tst r11, #7",
+        "bne 4b",
+        "subw r0, r0, #6 * 192 - 4",
+        "sub r11, r11, #1 << 8",
+        "tst r11, #3 << 8",
+        "bne 2b",
+        "cmp r11, #0",
+        "bne 1b",
+        "pop {{r1, r4-r11, pc}}",
+        bits = const LARGE.scale_bits,
+    )
+}
+
+/// Six sums in a line by A^T of large tiles, (1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0),
+/// (0, 1, -1, 8, -8, 1), times what the factors of G leave of 24: 1, -1, -1, 1, 1, 2.
+#[cfg(not(skipstone_dsp))]
+#[inline(always)]
+fn large([m0, m1, m2, m3, m4, m5]: [i32; 6]) -> [i32; 4] {
+    let (p, q) = (m1.wrapping_add(m2), m1.wrapping_sub(m2));
+    let (r, s) = (m3.wrapping_add(m4), m3.wrapping_sub(m4));
+    [
+        m0.wrapping_sub(p).wrapping_add(r),
+        (s << 1).wrapping_sub(q),
+        (r << 2).wrapping_sub(p),
+        (s << 3).wrapping_sub(q).wrapping_add(m5 << 1),
+    ]
+}
+
+/// The four outputs of a tile, row by row, four times too large; `sums` are the slots' words, eight apart.
+#[cfg(skipstone_dsp)]
+#[inline(always)]
+#[allow(unsafe_code)]
+unsafe fn outputs_small(sums: *const i32, bias: i32) -> [i32; 4] {
+    let [y0, y1, y2, y3]: [i32; 4];
+    // SAFETY: the caller's: sixteen words are read.
+    unsafe {
+        core::arch::asm!(
+            "ldr {a}, [{sums}, #128]", "ldr {b}, [{sums}, #160]", "ldr {c}, [{sums}, #192]", "ldr {d}, [{sums}, #224]",
+            "add {a}, {a}, {bias}",
+            "add {a}, {a}, {b}", "add {a}, {a}, {c}", // the second row: both columns in a and b
+            "add {b}, {b}, {bias}",
+            "sub {b}, {b}, {c}", "sub {b}, {b}, {d}",
+            "ldr {c}, [{sums}, #256]", "ldr {d}, [{sums}, #288]", "ldr {y0}, [{sums}, #320]", "ldr {y1}, [{sums}, #352]",
+            "add {c}, {c}, {d}", "add {c}, {c}, {y0}", // the third: c and d
+            "sub {d}, {d}, {y0}", "sub {d}, {d}, {y1}",
+            "add {y0}, {a}, {c}", "add {y1}, {b}, {d}", "sub {y2}, {a}, {c}", "sub {y3}, {b}, {d}",
+            "ldr {a}, [{sums}]", "ldr {b}, [{sums}, #32]", "ldr {c}, [{sums}, #64]", "ldr {d}, [{sums}, #96]",
+            "add {y0}, {y0}, {a}", "add {y0}, {y0}, {b}", "add {y0}, {y0}, {c}",
+            "add {y1}, {y1}, {b}", "sub {y1}, {y1}, {c}", "sub {y1}, {y1}, {d}",
+            "ldr {a}, [{sums}, #384]", "ldr {b}, [{sums}, #416]", "ldr {c}, [{sums}, #448]", "ldr {d}, [{sums}, #480]",
+            "sub {y2}, {y2}, {a}", "sub {y2}, {y2}, {b}", "sub {y2}, {y2}, {c}",
+            "sub {y3}, {y3}, {b}", "add {y3}, {y3}, {c}", "add {y3}, {y3}, {d}",
+            sums = in(reg) sums, bias = in(reg) bias,
+            a = out(reg) _, b = out(reg) _, c = out(reg) _, d = out(reg) _,
+            y0 = out(reg) y0, y1 = out(reg) y1, y2 = out(reg) y2, y3 = out(reg) y3,
+            options(pure, readonly, nostack, preserves_flags),
+        );
+    }
+    [y0, y1, y2, y3]
+}
+
+/// The four outputs of a tile, row by row, four times too large; `sums` are the slots' words, eight apart.
+#[cfg(not(skipstone_dsp))]
+#[inline(always)]
+#[allow(unsafe_code)]
+unsafe fn outputs_small(sums: *const i32, bias: i32) -> [i32; 4] {
+    // SAFETY: the caller's: sixteen words are read.
+    let at = |slot: usize| unsafe { sums.add(8 * slot).read() };
+    let row = |row: usize| {
+        let (a, b, c, d) = (at(4 * row), at(4 * row + 1), at(4 * row + 2), at(4 * row + 3));
+        [a.wrapping_add(b).wrapping_add(c), b.wrapping_sub(c).wrapping_sub(d)]
+    };
+    let [s0, s1, s2, s3] = [row(0), row(1), row(2), row(3)];
+    let top = |column: usize| s0[column].wrapping_add(s1[column]).wrapping_add(s2[column]).wrapping_add(bias);
+    let bottom =
+        |column: usize| s1[column].wrapping_sub(s2[column]).wrapping_sub(s3[column]).wrapping_add(bias);
+    [top(0), top(1), bottom(0), bottom(1)]
+}
+
+/// The four outputs of a tile, row by row.
+#[inline(always)]
+fn outputs_polyphase(at: impl Fn(usize) -> i32, bias: i32) -> [i32; 4] {
+    let center = at(0).wrapping_add(bias);
+    let (top, bottom) = (at(1).wrapping_add(center), at(2).wrapping_add(center));
+    let (left, right) = (at(3), at(4));
+    [
+        at(5).wrapping_add(top).wrapping_add(left),
+        at(6).wrapping_add(top).wrapping_add(right),
+        at(7).wrapping_add(bottom).wrapping_add(left),
+        at(8).wrapping_add(bottom).wrapping_add(right),
+    ]
+}
