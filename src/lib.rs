@@ -24,7 +24,7 @@
 //!
 //! # Features
 //! * `defmt`: errors, scores and reports print on the target.
-//! * `self-test`: [`test_kernels`](crate::test_kernels), the kernels' tests, to be run on a core; needs a heap.
+//! * `self-test`: [`self_test`](crate::self_test), tests of arithmetic and kernels, to be run on a core with a heap.
 
 #![no_std]
 
@@ -63,7 +63,7 @@ pub use kernels::cost::predicted_cycles;
 pub use kernels::dsp::direct::pack as pack_weights;
 pub use kernels::dsp::winograd::transform_weights;
 #[cfg(feature = "self-test")]
-pub use kernels::tests::run as test_kernels;
+pub use kernels::tests::run as self_test;
 pub use layer::{Algorithm, Conv2d, Dense, Finish, GlobalAveragePool, Pool2d, Pooling, Reduction, Windowed};
 pub use model::{
     HEADER_BYTES, MAGIC, Model, SECTION_ALIGN, StageEntry, Stages, VERSION, WEIGHTS_ALIGN, checksum,

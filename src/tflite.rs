@@ -203,9 +203,31 @@ fn one_over_one_plus_x(x: i32) -> i32 {
     saturating_multiply_by_pot(inverse, 1)
 }
 
+/// What gemmlowp itself gives (`tools/train/gemmlowp_vectors.cpp`); returns the number of values.
+#[cfg(any(test, feature = "self-test"))]
+pub(crate) fn check_golden_values() -> usize {
+    let (records, rest) = include_bytes!("../tests/data/gemmlowp.bin").as_chunks::<20>();
+    assert!(rest.is_empty());
+    for record in records {
+        let [function, value, multiplier, shift, expected] = bytemuck::pod_read_unaligned::<[i32; 5]>(record);
+        let found = match function {
+            0 => Scaling { multiplier, shift: shift as i8 }.apply(value),
+            1 => exp_on_negative_values(value),
+            _ => one_over_one_plus_x(value),
+        };
+        assert_eq!(found, expected, "function {function} of {value}, {multiplier}, {shift}");
+    }
+    records.len()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bits_are_those_of_gemmlowp() {
+        assert_eq!(check_golden_values(), 800);
+    }
 
     #[test]
     fn halves_are_rounded_away_from_zero() {

@@ -73,13 +73,15 @@ const CHECKS: [(&str, Check); 7] = [
     ("ends of 32 bits", check_extreme_sums),
 ];
 
-/// Tests the kernels on the core that runs this; `report` gets backend, check and number of cases. Needs a heap
+/// Tests arithmetic and kernels on the core that runs this; `report` gets backend, check and number of cases. Needs a heap
 /// of 200 KiB.
 ///
 /// # Panics
 /// Where a kernel's bits differ from the oracle's; the message names the case.
 #[cfg(feature = "self-test")]
 pub fn run(mut report: impl FnMut(&str, &str, usize)) {
+    report("arithmetic", "one rounding", check_requantization());
+    report("arithmetic", "TensorFlow Lite's roundings", crate::tflite::check_golden_values());
     for (name, backend) in [("reference", &REFERENCE), ("dsp", &DSP)] {
         for (what, check) in CHECKS {
             report(name, what, check(backend));
@@ -135,6 +137,27 @@ fn dsp_dense() {
 #[test]
 fn dsp_at_the_ends_of_32_bits() {
     check_extreme_sums(&DSP);
+}
+
+/// The one rounding, with and without a shortcut, of sums of all sizes.
+#[cfg(feature = "self-test")] // the host tests more of them: tests/runtime/requantization.rs
+fn check_requantization() -> usize {
+    const CASES: u64 = 5000;
+    for seed in 0..CASES {
+        let random = &mut Random::new(seed);
+        let typical = random.size(1, 1 << 20);
+        let naive = layers::requantize(random, 1, typical as f64);
+        let sum = [i32::MIN, i32::MAX, random.bits() as i32, random.int8().into()][random.size(0, 3)];
+        let residual = random.one_in(2).then(|| layers::residual(random, naive.shift));
+        let shortcut = random.int8();
+        let term = residual.map_or(0, |residual| residual.term(shortcut));
+        let addition = residual.map(|residual| added(&residual));
+        let requantize = requantize(&naive);
+        let addition = addition.as_ref().map(|addition| (addition, shortcut));
+        let found = requantize.apply(sum, requantize.scaling(0).unwrap(), addition);
+        assert_eq!(found, naive.apply(sum.into(), 0, term), "seed {seed}: {sum}, {naive:?}, {residual:?}");
+    }
+    CASES as usize
 }
 
 /// Every kernel size, full and depthwise, with and without residual; strips of one to four rows.
@@ -289,8 +312,7 @@ fn check_layer(
     expected: &Tensor,
     seed: u64,
 ) -> usize {
-    let addition: Option<Addition> =
-        residual.map(|r| Residual::new(r.zero_point, r.multiplier, r.shift).unwrap().into());
+    let addition = residual.map(added);
     let (window, outputs) = (windowed(&layer.window), layer.bias.len());
     let requantize = requantize(&layer.requantize);
     let mut tried = 0;
@@ -545,6 +567,10 @@ fn windowed(window: &naive::Window) -> Window {
 fn requantize(naive: &naive::Requantize) -> Requantize<'_> {
     let clamp = Clamp { zero_point: naive.zero_point, min: naive.min, max: naive.max };
     Requantize::new(&naive.multipliers, naive.shift, clamp).unwrap()
+}
+
+fn added(naive: &naive::Residual) -> Addition {
+    Residual::new(naive.zero_point, naive.multiplier, naive.shift).unwrap().into()
 }
 
 fn wide(sums: &[i32]) -> Vec<i64> {

@@ -11,7 +11,7 @@ use crate::case::{Case, DIGITS, Tool};
 use crate::firmware::{Build, SELF_TEST};
 use crate::report::Report;
 use crate::suite::{Outcome, Suite};
-use crate::toolchain::{Toolchain, host_cargo};
+use crate::toolchain::{Toolchain, host_cargo, is_installed};
 use crate::{emulator, flash_size, paths, process, setup};
 
 /// Code and constants of the demo beside its model, with the kernels that it needs. 40 KiB is the goal.
@@ -23,6 +23,9 @@ const BUDGETS: [(&str, u64, u64); 3] =
 
 /// Pictures on which ResNet-56 is compared, and the arena that it may need.
 const DEEP: (usize, u64) = (20, 18_432);
+
+/// Cortex-M0, Cortex-M3, and a 32-bit RISC-V.
+const OTHER_CORES: [&str; 3] = ["thumbv6m-none-eabi", "thumbv7m-none-eabi", "riscv32imac-unknown-none-elf"];
 
 /// What the photo shows.
 const PHOTO_CLASS: &str = "cat";
@@ -41,6 +44,7 @@ pub(crate) fn run(only: &[String]) -> Result<ExitCode> {
     suite.check("lint firmware", || bench.lint_firmware());
     suite.check("host tests", host_tests);
     suite.check("documentation", documentation);
+    suite.check("other cores", other_cores);
     suite.check("board nrf52840-dk", || bench.real_board());
     suite.check("emulated clock", || bench.clock());
     suite.check("emulated kernels", || bench.kernels());
@@ -94,6 +98,24 @@ fn documentation() -> Result<Outcome> {
     command.args(["doc", "--quiet", "--workspace", "--no-deps", "--lib", "--all-features"]);
     process::run(command.env("RUSTDOCFLAGS", "-D warnings"))?;
     Ok(Outcome::pass("no warnings"))
+}
+
+/// The runtime compiles for cores that have none of the instructions that we use in assembly.
+fn other_cores() -> Result<Outcome> {
+    let (there, missing): (Vec<&str>, Vec<&str>) =
+        OTHER_CORES.into_iter().partition(|target| is_installed(target));
+    for target in &there {
+        process::run(host_cargo().args(["build", "--quiet", "--package", "skipstone", "--target", target]))?;
+    }
+    let mut said = Vec::new();
+    if !there.is_empty() {
+        said.push(format!("builds for {}", there.join(", ")));
+    }
+    if !missing.is_empty() {
+        said.push(format!("not tried, for want of `rustup target add {}`", missing.join(" ")));
+    }
+    let said = said.join("; ");
+    Ok(if there.is_empty() { Outcome::skip(said) } else { Outcome::pass(said) })
 }
 
 /// What the checks on firmware share, made when the first of them needs it.
@@ -171,7 +193,7 @@ impl Bench {
             }
         }
         ensure!(cases > 0, "nothing was tested: {:#?}", report.lines());
-        Ok(Outcome::pass(format!("{cases} layers and blocks: every bit as the oracle says")))
+        Ok(Outcome::pass(format!("{cases} cases: every bit as the oracle says")))
     }
 
     fn photo_is_recognised(&self) -> Result<Outcome> {
