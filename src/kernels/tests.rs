@@ -410,15 +410,22 @@ fn check_pool2d(backend: &Backend) -> usize {
     cases
 }
 
-/// Rows of any shape, taken one after the other into the sums.
+/// Rows of any shape, taken one after the other into the sums; every tenth time sums that reach their bound.
 fn check_dense(backend: &Backend) -> usize {
     const CASES: u64 = 1000;
     for seed in 0..CASES {
         let random = &mut Random::new(seed);
-        let input = any_tensor(random);
+        let mut input = any_tensor(random);
         let outputs = random.size(1, 12);
-        let weights = random.int8s(outputs * input.values.len());
-        let bias = layers::bias(random, outputs, input.values.len());
+        let mut weights = random.int8s(outputs * input.values.len());
+        let mut bias = layers::bias(random, outputs, input.values.len());
+        if seed % 10 == 0 {
+            let room = i32::MAX - input.values.len() as i32 * 128 * 128;
+            let (weight, room) = [(i8::MIN, room), (127, -room)][random.size(0, 1)];
+            input.values.fill(i8::MIN);
+            weights.fill(weight);
+            bias.fill(room);
+        }
 
         let layer = Dense::new(shape(&input), &weights, &bias, Finish::Scores(&[1.0])).unwrap();
         let mut sums = bias.clone();
@@ -444,42 +451,100 @@ fn check_global_average_pool(backend: &Backend) -> usize {
         }
         assert_eq!(wide(&sums), naive::global_average_pool(&input, zero_point), "seed {seed}");
     }
+    // as many positions as there may be, as far from zero as they can be
+    for (value, zero_point) in [(i8::MAX, i8::MIN), (i8::MIN, i8::MAX)] {
+        let layer = GlobalAveragePool::new(Shape::new(32_767, 256, 1), zero_point, Finish::Scores(&[1.0]));
+        let (layer, mut sums) = (layer.unwrap(), [0]);
+        for _ in 0..32_767 {
+            (backend.global_average_pool)(&layer, &[value; 256], &mut sums);
+        }
+        assert_eq!(sums, [255 * 32_767 * 256 * i32::from(value.signum())]);
+    }
     CASES as usize
 }
 
-/// Sums that reach i32::MAX and fall one short of i32::MIN, and any of the largest terms beside them:
-/// nothing overflows, the one rounding is exact.
+/// Sums that reach the bound that is proved for them, and are seen to: every input at the end of its range that
+/// its weight wants, the bias as large as the bound leaves. Nothing overflows, whatever else is added.
 fn check_extreme_sums(backend: &Backend) -> usize {
     let mut cases = 0;
-    let input = Tensor::new(7, 7, 9, vec![i8::MIN; 7 * 7 * 9]);
-    let taps = input.values.len();
-    let room = i32::MAX - taps as i32 * 128 * 128;
-    let window = naive::Window { kernel: [7; 2], stride: [1; 2], padding: [0; 4] };
-    for (weight, bias) in [(i8::MIN, room), (127, -room)] {
-        for (shift, zero_point, multiplier) in each_extreme() {
-            let layer = naive::Conv2d {
-                window,
-                depthwise: false,
-                weights: vec![weight; taps],
-                bias: vec![bias],
-                padding_pixel: vec![0; 9],
-                requantize: naive::Requantize {
-                    multipliers: vec![multiplier],
-                    shift,
-                    zero_point,
-                    min: i8::MIN,
-                    max: i8::MAX,
-                },
-            };
-            let residual = naive::Residual { zero_point: i8::MAX, multiplier: i32::MAX, shift: 20 };
-            for shortcut in [i8::MIN, i8::MAX] {
-                let before = Tensor::new(1, 1, 1, vec![shortcut]);
-                let expected = layer.run(&input, Some((&residual, &before)));
-                cases += check_layer(backend, &layer, &input, Some(&residual), &before, &expected, 0);
+    let layers = [(7, 1, 9, 1, false), (3, 1, 16, 2, false), (3, 2, 16, 2, false), (5, 1, 5, 5, true)];
+    for (kernel, stride, channels, outputs, depthwise) in layers {
+        let window = naive::Window { kernel: [kernel; 2], stride: [stride; 2], padding: [0; 4] };
+        let taps = kernel * kernel * if depthwise { 1 } else { channels };
+        // Winograd's sums are 4 and 64 times as large
+        for bits in [0, 2, 6] {
+            let bound = i32::MAX >> bits;
+            let room = bound - taps as i32 * 128 * 128;
+            for (weight, bias) in [(i8::MIN, room), (127, -room), (127, room)] {
+                let random = &mut Random::new(bits);
+                let mut sign = || if bias > 0 && weight > 0 && random.one_in(2) { -1 } else { 1 };
+                let weights: Vec<i8> = (0..taps * outputs).map(|_| weight.saturating_mul(sign())).collect();
+                let wanted = |weight: &i8| if (*weight > 0) == (bias > 0) { i8::MAX } else { i8::MIN };
+                // those of the first channel
+                let input = weights[..kernel * kernel * channels].iter().map(wanted).collect();
+                let input = Tensor::new(kernel, kernel, channels, input);
+                if weight < 0 {
+                    assert_eq!(i64::from(bias) + taps as i64 * 128 * 128, i64::from(bound));
+                }
+                let mut layer = naive::Conv2d {
+                    window,
+                    depthwise,
+                    weights,
+                    bias: vec![bias; outputs],
+                    padding_pixel: vec![0; channels],
+                    requantize: naive::Requantize {
+                        multipliers: vec![0; outputs],
+                        shift: 1,
+                        zero_point: 0,
+                        min: i8::MIN,
+                        max: i8::MAX,
+                    },
+                };
+                let check = |layer: &naive::Conv2d, residual: naive::Residual, shortcut: i8| {
+                    let before = Tensor::new(1, 1, outputs, vec![shortcut; outputs]);
+                    let expected = layer.run(&input, Some((&residual, &before)));
+                    let tried =
+                        check_layer(backend, layer, &input, Some(&residual), &before, &expected, bits);
+                    (tried, expected.values[0])
+                };
+                for (shift, zero_point, multiplier) in each_extreme() {
+                    layer.requantize.multipliers.fill(multiplier);
+                    (layer.requantize.shift, layer.requantize.zero_point) = (shift, zero_point);
+                    let residual = naive::Residual { zero_point: i8::MAX, multiplier: i32::MAX, shift: 20 };
+                    cases += check(&layer, residual, [i8::MIN, i8::MAX][usize::from(shift) % 2]).0;
+                }
+                // the shortcut takes 2^(31 - bits) away, or adds it: what is left is the sum's last bits
+                layer.requantize.multipliers.fill(2);
+                (layer.requantize.shift, layer.requantize.zero_point) = (1, 0);
+                let residual = naive::Residual { zero_point: 0, multiplier: 2 << (6 - bits), shift: 18 };
+                let (tried, left) = check(&layer, residual, i8::MIN);
+                if weight < 0 {
+                    assert_eq!(left, -1, "the bound is reached");
+                }
+                // one step beyond, those whose bound it is refuse
+                layer.bias[0] += bias.signum();
+                if bits > 0 {
+                    let beyond = check(&layer, residual, i8::MIN).0;
+                    let edge = backend
+                        .algorithms
+                        .iter()
+                        .filter(|algorithm| kernel == 3 && stride == 1 && factor_bits(**algorithm) == bits);
+                    assert_eq!(tried - beyond, edge.count(), "{layer:?}");
+                }
+                cases += tried;
             }
         }
     }
     cases
+}
+
+/// Of stride 1, an algorithm's sums are 2^this times too large.
+fn factor_bits(algorithm: Algorithm) -> u64 {
+    match algorithm {
+        Algorithm::Reference | Algorithm::Direct => 0,
+        Algorithm::Winograd | Algorithm::WinogradAtRunTime => 2,
+        Algorithm::Winograd4 | Algorithm::Winograd4AtRunTime => 6,
+    }
 }
 
 /// The ends of the ranges of shift, zero point and multiplier.
