@@ -5,7 +5,7 @@ use core::ops::Range;
 use crate::block::{Block, Shortcut};
 use crate::error::{LayerError, ParseError};
 use crate::kernels::Kernels;
-use crate::layer::{Conv2d, Dense, Finish, GlobalAveragePool, Pool2d, Reduction, Windowed};
+use crate::layer::{Conv2d, Dense, Finish, GlobalAveragePool, Pool2d, Reduction, Windowed, check_scale};
 use crate::plan::Plan;
 use crate::quantization::{Requantize, Rounding};
 use crate::schema;
@@ -406,10 +406,12 @@ impl<'a> Resolver<'a> {
             schema::Shortcut::Projection(record) => Shortcut::Projection(self.conv2d(record, input)?),
             schema::Shortcut::Padded(subsample) => Shortcut::Padded(*subsample),
         };
+        check_scale(record.scale)?;
         Ok(Block::new(&path, record.addition, shortcut)?)
     }
 
     fn conv2d(&self, record: &schema::Conv2d, input: Shape) -> Result<Conv2d<'a>, Unresolved> {
+        check_scale(record.scale)?;
         let channels = usize::from(record.channels);
         let requantize = self.requantize(&record.requantize, channels);
         let new = if record.depthwise { Conv2d::depthwise_with } else { Conv2d::with_algorithm };
@@ -438,10 +440,14 @@ impl<'a> Resolver<'a> {
 
     fn finish(&self, record: &schema::Finish) -> Result<Finish<'a>, Unresolved> {
         Ok(match *record {
-            schema::Finish::Requantize { count, requantize, .. } => {
+            schema::Finish::Requantize { count, requantize, scale } => {
+                check_scale(scale)?;
                 Finish::Requantize(self.requantize(&requantize, usize::from(count))?)
             }
-            schema::Finish::Mean { clamp, .. } => Finish::Mean(clamp),
+            schema::Finish::Mean { clamp, scale } => {
+                check_scale(scale)?;
+                Finish::Mean(clamp)
+            }
             schema::Finish::RoundedScores { count, requantize, scale } => {
                 Finish::RoundedScores { requantize: self.requantize(&requantize, usize::from(count))?, scale }
             }
