@@ -6,6 +6,7 @@
 //! | `SKIPSTONE_IMAGES` | raw images (HWC bytes), one after another | the same |
 //! | `SKIPSTONE_ARENA_BYTES` | arena with the frame in it | what the model asks for |
 //! | `SKIPSTONE_ARENA_BYTES_ROWS` | arena when fed by rows | what the model asks for |
+//! | `SKIPSTONE_SHOW_PANICS` | link `panicfree` although it panics, so that its panics can be named | no |
 
 use std::path::{Path, PathBuf};
 use std::{env, fs};
@@ -49,6 +50,13 @@ fn layout() -> Result<(), String> {
     println!("cargo::rustc-link-search={}", out.display());
     for argument in ["--nmagic", "-Tlink.x", "-Tdefmt.x"] {
         println!("cargo::rustc-link-arg-bins={argument}");
+    }
+    println!("cargo::rerun-if-env-changed=SKIPSTONE_SHOW_PANICS");
+    if env::var_os("SKIPSTONE_SHOW_PANICS").is_some() {
+        // links `panicfree` although it panics, with a note of who calls whom
+        for argument in ["--defsym=skipstone_panics=0", "--emit-relocs"] {
+            println!("cargo::rustc-link-arg-bin=panicfree={argument}");
+        }
     }
     println!("cargo::rustc-env=SKIPSTONE_BOARD={board}");
     Ok(())

@@ -118,27 +118,21 @@ impl<'a> Block<'a> {
         shortcut: Shortcut<'a>,
     ) -> Result<Self, LayerError> {
         let addition = addition.into();
-        addition.check()?;
         let path = Vec::from_slice(path).map_err(|_| LayerError::Block)?;
         let (Some(first), Some(last), true) = (path.first(), path.last(), path.len() >= 2) else {
             return Err(LayerError::Block);
         };
-        let chained = path.iter().zip(path.iter().skip(1)).all(|(a, b)| a.output() == b.input());
-        let arrives = match &shortcut {
-            Shortcut::Identity => first.input() == last.output(),
-            Shortcut::Projection(layer) => layer.input() == first.input() && layer.output() == last.output(),
-            Shortcut::Padded(subsample) => subsample.leads(first.input(), last.output()),
-        };
-        // what a fused addition shares is the one rounding
-        let rounded = match addition {
-            Addition::Fused(_) => matches!(last.requantize.rounding(), Rounding::Once { .. }),
-            Addition::Separate(_) => true,
-        };
-        if chained && arrives && rounded {
-            Ok(Block { path, addition, shortcut })
-        } else {
-            Err(LayerError::Block)
+        if path.iter().zip(path.iter().skip(1)).any(|(a, b)| a.output() != b.input()) {
+            return Err(LayerError::Block);
         }
+        let (input, output) = (first.input(), last.output());
+        let arrives = match &shortcut {
+            Shortcut::Identity => input == output,
+            Shortcut::Projection(layer) => layer.input() == input && layer.output() == output,
+            Shortcut::Padded(subsample) => subsample.leads(input, output),
+        };
+        check(last, &addition, arrives)?;
+        Ok(Block { path, addition, shortcut })
     }
 
     /// The convolutions around which the shortcut leads.
@@ -233,9 +227,23 @@ impl<'a> Block<'a> {
     }
 }
 
+/// Whether a shortcut, which `arrives` with the shape of the path's `last` convolution, can be added to it.
+pub(crate) fn check(last: &Conv2d<'_>, addition: &Addition, arrives: bool) -> Result<(), LayerError> {
+    addition.check()?;
+    // what a fused addition shares is the one rounding
+    let rounded = match addition {
+        Addition::Fused(_) => matches!(last.requantize.rounding(), Rounding::Once { .. }),
+        Addition::Separate(_) => true,
+    };
+    if arrives && rounded { Ok(()) } else { Err(LayerError::Block) }
+}
+
 impl Subsample {
+    /// Every pixel, as it is.
+    pub(crate) const NONE: Subsample = Subsample { stride: [1; 2], channels_before: 0 };
+
     /// Whether subsampling a tensor of shape `from` can give one of shape `to`.
-    fn leads(self, from: Shape, to: Shape) -> bool {
+    pub(crate) fn leads(self, from: Shape, to: Shape) -> bool {
         let one = Window { kernel: [1; 2], stride: self.stride, padding: [0; 4] };
         let channels = self.channels_before.checked_add(from.channels);
         one.output(from, to.channels) == Some(to) && channels.is_some_and(|channels| channels <= to.channels)
@@ -300,7 +308,7 @@ impl Reduction<'_> {
         for (row, input) in input.chunks_exact(self.input().row_len()).enumerate() {
             self.accumulate(row as u16, input, sums);
         }
-        let (needed, given) = match self.finish().gives_scores() {
+        let (needed, given) = match self.gives_scores() {
             true => (sums.len(), scores.len()),
             false => (sums.len(), output.len()),
         };

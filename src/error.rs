@@ -200,12 +200,17 @@ pub enum NewError {
         /// `KERNELS`.
         given: u16,
     },
-    /// The plan would read outside the arena or overwrite a live row: the blob is not to be trusted.
+    /// A row lies outside the arena or is overwritten before it is read for the last time: the blob is not to be trusted.
     Plan {
         /// Tensor whose row is misplaced: 0 is the input, others in the order of the layers.
         tensor: u16,
         /// The row.
         row: u16,
+    },
+    /// The plan cannot be proved in reasonable time: the rows of a run are too many or too long.
+    Rows {
+        /// Words of rows that the proof may visit.
+        limit: u32,
     },
     /// A stage no longer reads as it did in [`Model::parse`](crate::Model::parse).
     Changed,
@@ -224,6 +229,12 @@ impl fmt::Display for NewError {
             }
             NewError::Plan { tensor, row } => {
                 write!(f, "the plan misplaces row {row} of tensor {tensor}: convert the model again")
+            }
+            NewError::Rows { limit } => {
+                write!(
+                    f,
+                    "a run's rows have more words than the proof may visit, {limit}: give it smaller images"
+                )
             }
             NewError::Changed => f.write_str("the blob has changed since it was parsed"),
         }
@@ -246,6 +257,8 @@ pub enum RunError {
     },
     /// The blob has changed since it was parsed (failing flash).
     Changed,
+    /// The network has no model: it was not set up, or refused what it was given.
+    Empty,
 }
 
 impl fmt::Display for RunError {
@@ -253,6 +266,7 @@ impl fmt::Display for RunError {
         match self {
             RunError::Input { needed, given } => write!(f, "the image needs {needed} bytes, {given} given"),
             RunError::Changed => f.write_str("the blob has changed since it was parsed"),
+            RunError::Empty => f.write_str("the network has no model: call set_up first"),
         }
     }
 }

@@ -121,8 +121,10 @@ impl<'a> Conv2d<'a> {
         let channels = u16::try_from(bias.len()).map_err(|_| LayerError::Geometry)?;
         let output = window.output(input, channels).ok_or(LayerError::Geometry)?;
         let depthwise = false;
-        Conv2d { input, output, window, depthwise, algorithm, weights, bias, padding_pixel, requantize }
-            .check()
+        let layer =
+            Conv2d { input, output, window, depthwise, algorithm, weights, bias, padding_pixel, requantize };
+        layer.check()?;
+        Ok(layer)
     }
 
     /// A depthwise convolution over `input`, every channel of which has a kernel of its own: as
@@ -156,24 +158,28 @@ impl<'a> Conv2d<'a> {
     ) -> Result<Self, LayerError> {
         let output = window.output(input, input.channels).ok_or(LayerError::Geometry)?;
         let depthwise = true;
-        Conv2d { input, output, window, depthwise, algorithm, weights, bias, padding_pixel, requantize }
-            .check()
+        let layer =
+            Conv2d { input, output, window, depthwise, algorithm, weights, bias, padding_pixel, requantize };
+        layer.check()?;
+        Ok(layer)
     }
 
-    /// The parameters fit the shapes and the algorithm, and no sum can leave 32 bits.
-    fn check(self) -> Result<Self, LayerError> {
+    /// There is an output, the parameters fit the shapes and the algorithm, and no sum can leave 32 bits.
+    pub(crate) fn check(&self) -> Result<(), LayerError> {
+        if self.output.is_empty() {
+            return Err(LayerError::Geometry);
+        }
         let channels = usize::from(self.output.channels);
         let taps = self.taps();
         check_length(self.bias.len(), channels)?;
         let bytes = kernels::weight_bytes(&self.window, self.input, channels, self.depthwise, self.algorithm);
         check_length(self.weights.len(), bytes)?;
-        if !kernels::serves(&self) {
+        if !kernels::serves(self) {
             return Err(LayerError::Algorithm);
         }
         check_length(self.padding_pixel.len(), usize::from(self.input.channels))?;
         check_length(self.requantize.multipliers().len(), channels)?;
-        check_accumulators(self.bias, taps)?;
-        Ok(self)
+        check_accumulators(self.bias, taps)
     }
 
     /// Shape of the input.
@@ -475,6 +481,14 @@ impl<'a> Reduction<'a> {
         match self {
             Reduction::Dense(layer) => layer.finish,
             Reduction::GlobalAveragePool(layer) => layer.finish,
+        }
+    }
+
+    /// Whether the output is f32 class scores.
+    pub const fn gives_scores(&self) -> bool {
+        match self {
+            Reduction::Dense(layer) => layer.finish.gives_scores(),
+            Reduction::GlobalAveragePool(layer) => layer.finish.gives_scores(),
         }
     }
 

@@ -18,7 +18,7 @@
 //! ```
 //!
 //! # Modules point one way
-//! network → model → stage → block → kernels → layer → quantization → shape. Residual blocks
+//! network → model → reader → stage → block → kernels → layer → quantization → shape. Residual blocks
 //! ([`Block`]) are first-class: an identity block, a convolutional block (projection shortcut) and a
 //! padded shortcut, each with the addition fused into its last convolution, and usable without a blob.
 //!
@@ -47,6 +47,7 @@ mod model;
 mod network;
 pub mod plan;
 mod quantization;
+mod reader;
 mod report;
 pub mod schedule;
 pub mod schema;
@@ -65,11 +66,10 @@ pub use kernels::dsp::winograd::transform_weights;
 #[cfg(feature = "self-test")]
 pub use kernels::tests::run as self_test;
 pub use layer::{Algorithm, Conv2d, Dense, Finish, GlobalAveragePool, Pool2d, Pooling, Reduction, Windowed};
-pub use model::{
-    HEADER_BYTES, MAGIC, Model, SECTION_ALIGN, StageEntry, Stages, VERSION, WEIGHTS_ALIGN, checksum,
-};
+pub use model::{HEADER_BYTES, MAGIC, Model, SECTION_ALIGN, VERSION, WEIGHTS_ALIGN, checksum};
 pub use network::{FrameNetwork, MAX_STEP_ROWS, Network};
 pub use quantization::{Addition, Clamp, Requantize, Residual, Rounding};
+pub use reader::{StageEntry, Stages};
 pub use report::StageReport;
 pub use scores::{Class, Scores, Softmax};
 pub use shape::{Shape, Window};

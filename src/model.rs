@@ -2,16 +2,13 @@
 
 use core::ops::Range;
 
-use crate::block::{Block, Shortcut};
-use crate::error::{LayerError, ParseError};
+use crate::error::ParseError;
 use crate::kernels::Kernels;
-use crate::layer::{Conv2d, Dense, Finish, GlobalAveragePool, Pool2d, Reduction, Windowed, check_scale};
 use crate::plan::Plan;
-use crate::quantization::{Requantize, Rounding};
+use crate::reader::{Stages, section};
 use crate::schema;
 use crate::scores::Softmax;
 use crate::shape::Shape;
-use crate::stage::Stage;
 
 #[cfg(target_endian = "big")]
 compile_error!("skipstone reads little-endian weights in place: big-endian targets are not supported");
@@ -49,6 +46,15 @@ pub fn checksum(blob: &[u8]) -> u32 {
     })
 }
 
+/// Whether a blob's checksum is what its header says.
+#[inline(never)]
+fn check_sum(blob: &[u8]) -> Result<(), ParseError> {
+    let field = blob.get(CRC_FIELD).and_then(|field| field.first_chunk());
+    let stored = field.map_or(0, |bytes| u32::from_le_bytes(*bytes));
+    let computed = checksum(blob);
+    if computed == stored { Ok(()) } else { Err(ParseError::Checksum { stored, computed }) }
+}
+
 /// Takes four bits into the CRC: a table of 16 costs 64 bytes of flash, one for whole bytes a kilobyte.
 fn crc_nibble(crc: u32) -> u32 {
     const POLYNOMIAL: u32 = 0xEDB8_8320; // reflected
@@ -78,7 +84,7 @@ pub struct Model<'a> {
     /// The stages' records.
     stages: &'a [u8],
     weights: &'a [u8],
-    blob_bytes: usize,
+    blob: &'a [u8],
     kernels: u16,
     classes: u16,
     /// Layers of the whole network.
@@ -107,15 +113,15 @@ impl<'a> Model<'a> {
         if found != VERSION {
             return Err(ParseError::Version { found, supported: VERSION });
         }
-        let (total, stored, manifest_len) = (word(8) as usize, word(12), word(16) as usize);
+        let (total, manifest_len) = (word(8) as usize, word(16) as usize);
         let blob = bytes.get(..total).ok_or(truncated(total))?;
         if bytes.as_ptr().align_offset(SECTION_ALIGN) != 0 {
             return Err(ParseError::Misaligned);
         }
-        let computed = checksum(blob);
-        if computed != stored {
-            return Err(ParseError::Checksum { stored, computed });
+        if blob.len() < HEADER_BYTES {
+            return Err(ParseError::Header);
         }
+        check_sum(blob)?;
         let manifest_end = HEADER_BYTES.checked_add(manifest_len).ok_or(ParseError::Header)?;
         let weights_start = manifest_end.checked_next_multiple_of(WEIGHTS_ALIGN).ok_or(ParseError::Header)?;
         let manifest_bytes = blob.get(HEADER_BYTES..manifest_end).ok_or(ParseError::Header)?;
@@ -127,10 +133,31 @@ impl<'a> Model<'a> {
 
         let (manifest, stages) = postcard::take_from_bytes::<schema::Manifest<'_>>(manifest_bytes)
             .map_err(|_| ParseError::Manifest)?;
-        let mut model =
-            Model { manifest, stages, weights, blob_bytes: total, kernels, classes: 0, layers: 0 };
+        let mut model = Model { manifest, stages, weights, blob, kernels, classes: 0, layers: 0 };
         model.check()?;
         Ok(model)
+    }
+
+    /// Checks again that no byte of the blob has changed since it was written, weights included: for flash
+    /// that wears or is radiated, as often as it is worth a pass over the blob (`cargo xtask bench` prints
+    /// what that takes). A run of a changed blob gives wrong scores or [`RunError::Changed`], no worse.
+    ///
+    /// ```
+    /// # use skipstone::Model;
+    /// # static MODEL: &[u8] = skipstone::include_model!("../models/digits.skip");
+    /// let model = Model::parse(MODEL)?;
+    /// // ... and before a decision that matters, or once a day:
+    /// model.verify()?;
+    /// # Ok::<(), skipstone::ParseError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ParseError::Checksum`] where a byte has changed.
+    ///
+    /// [`RunError::Changed`]: crate::RunError::Changed
+    pub fn verify(&self) -> Result<(), ParseError> {
+        // the bytes are read again, whatever the compiler knows of them
+        check_sum(core::hint::black_box(self.blob))
     }
 
     /// Walks over the stages once: shapes follow each other, sections exist, scores come last.
@@ -143,26 +170,22 @@ impl<'a> Model<'a> {
             return Err(ParseError::Manifest);
         }
         let mut stages = self.stages();
-        let (mut scores, mut misplaced) = (false, None);
-        let (mut index, mut classes, mut layers, mut needed) = (0, 0, 0usize, 0);
-        while let Some(outcome) = stages.visit(&mut |_, stage| {
-            if scores {
-                misplaced = misplaced.or(Some(index));
-            }
-            index += 1;
-            scores = stage.gives_scores();
-            classes = stage.output().channels;
-            stage.each_layer(0, 1, &mut |layer| {
+        let (mut classes, mut layers, mut needed) = (None, 0usize, 0);
+        for stage in 0..self.manifest.stages {
+            let early = classes.is_some();
+            let visited = stages.visit(0, 1, &mut |layer| {
                 layers += 1;
-                needed |= Kernels::of(&layer);
+                needed |= Kernels::of(layer);
+                classes = layer.gives_scores().then_some(layer.output().channels);
             });
-        }) {
-            outcome?;
+            visited.unwrap_or(Err(ParseError::Manifest))?;
+            if early {
+                return Err(ParseError::Output { stage });
+            }
         }
-        if let Some(stage) = misplaced.or(if scores { None } else { Some(index - 1) }) {
-            return Err(ParseError::Output { stage });
-        }
-        if !stages.rest.is_empty() {
+        let stage = self.manifest.stages - 1;
+        let classes = classes.ok_or(ParseError::Output { stage })?;
+        if !stages.rest().is_empty() {
             return Err(ParseError::Manifest);
         }
         if self.kernels & !Kernels::ALL != 0 || needed & !self.kernels != 0 {
@@ -223,7 +246,7 @@ impl<'a> Model<'a> {
 
     /// Bytes of the blob.
     pub const fn blob_bytes(&self) -> usize {
-        self.blob_bytes
+        self.blob.len()
     }
 
     /// The class labels; none where the blob has none.
@@ -258,207 +281,5 @@ impl<'a> Model<'a> {
             strips: section(self.weights, plan.strips, self.layers)?,
             segments: section(self.weights, plan.segments, usize::from(plan.segment_count))?,
         })
-    }
-}
-
-/// A stage as it stands in the blob and as it runs.
-#[derive(Debug, Clone)]
-pub struct StageEntry<'a> {
-    /// Its record: name, scales, offsets.
-    pub record: schema::Stage<'a>,
-    /// Its layers.
-    pub stage: Stage<'a>,
-}
-
-/// Iterates over a blob's stages, decoding one at a time.
-#[derive(Debug, Clone)]
-pub struct Stages<'a> {
-    rest: &'a [u8],
-    weights: &'a [u8],
-    index: u16,
-    count: u16,
-    shape: Shape,
-}
-
-impl<'a> Iterator for Stages<'a> {
-    type Item = Result<StageEntry<'a>, ParseError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let mut entry = Err(ParseError::Manifest);
-        let outcome = self.visit(&mut |record, stage| {
-            entry = Ok(StageEntry { record: record.clone(), stage: stage.clone() });
-        })?;
-        Some(outcome.and(entry))
-    }
-}
-
-impl<'a> Stages<'a> {
-    /// The `count` stages whose records lie in `records`, one behind the other, over an input of shape
-    /// `input`: for a planner, which must know the layers before there is a blob. `weights` must be
-    /// aligned to [`SECTION_ALIGN`].
-    pub const fn new(records: &'a [u8], count: u16, weights: &'a [u8], input: Shape) -> Self {
-        Stages { rest: records, weights, index: 0, count, shape: input }
-    }
-
-    /// Calls `take` with the next stage, its record and what it resolves to; `None` after the last.
-    ///
-    /// A stage takes some hundred bytes: it is shown where it lies, so that the board's stack holds it
-    /// once.
-    pub(crate) fn visit(
-        &mut self,
-        take: &mut dyn FnMut(&schema::Stage<'a>, &Stage<'a>),
-    ) -> Option<Result<(), ParseError>> {
-        if self.index >= self.count {
-            return None;
-        }
-        let outcome = self.decode(take);
-        self.index += 1;
-        if outcome.is_err() {
-            self.count = self.index; // what follows cannot be found
-        }
-        Some(outcome)
-    }
-
-    fn decode(&mut self, take: &mut dyn FnMut(&schema::Stage<'a>, &Stage<'a>)) -> Result<(), ParseError> {
-        let (record, rest) = postcard::take_from_bytes::<schema::Stage<'_>>(self.rest)
-            .map_err(|_| ParseError::Stage { stage: self.index })?;
-        let stage = Resolver { weights: self.weights }
-            .stage(&record.operation, self.shape)
-            .map_err(|error| error.at(self.index))?;
-        self.shape = stage.output();
-        self.rest = rest;
-        take(&record, &stage);
-        Ok(())
-    }
-}
-
-/// `count` elements at `offset` of the weights; `None` where they lie outside or are not aligned.
-fn section<T: bytemuck::AnyBitPattern>(weights: &[u8], offset: u32, count: usize) -> Option<&[T]> {
-    let start = usize::try_from(offset).ok().filter(|start| start.is_multiple_of(SECTION_ALIGN))?;
-    let end = start.checked_add(count.checked_mul(size_of::<T>())?)?;
-    bytemuck::try_cast_slice(weights.get(start..end)?).ok()
-}
-
-/// Turns a stage's records into layers over slices of the weights.
-struct Resolver<'a> {
-    weights: &'a [u8],
-}
-
-/// Why a record does not resolve; the stage is known further out.
-enum Unresolved {
-    Section { offset: u32, length: usize },
-    Layer(LayerError),
-}
-
-impl From<LayerError> for Unresolved {
-    fn from(error: LayerError) -> Self {
-        Unresolved::Layer(error)
-    }
-}
-
-impl Unresolved {
-    fn at(self, stage: u16) -> ParseError {
-        match self {
-            Unresolved::Section { offset, length } => ParseError::Section { stage, offset, length },
-            Unresolved::Layer(error) => ParseError::Layer { stage, error },
-        }
-    }
-}
-
-impl<'a> Resolver<'a> {
-    fn stage(&self, operation: &schema::Operation, input: Shape) -> Result<Stage<'a>, Unresolved> {
-        Ok(match operation {
-            schema::Operation::Conv2d(record) => {
-                Stage::Windowed(Windowed::Conv2d(self.conv2d(record, input)?))
-            }
-            schema::Operation::Pool2d(record) => {
-                let layer = Pool2d::new(input, record.window, record.kind);
-                Stage::Windowed(Windowed::Pool2d(layer?))
-            }
-            schema::Operation::Dense(record) => {
-                let outputs = usize::from(record.outputs);
-                let layer = Dense::new(
-                    input,
-                    self.section(record.weights, outputs.saturating_mul(input.len()))?,
-                    self.section(record.bias, outputs)?,
-                    self.finish(&record.finish)?,
-                );
-                Stage::Reduction(Reduction::Dense(layer?))
-            }
-            schema::Operation::GlobalAveragePool(record) => {
-                let layer = GlobalAveragePool::new(input, record.zero_point, self.finish(&record.finish)?);
-                Stage::Reduction(Reduction::GlobalAveragePool(layer?))
-            }
-            schema::Operation::Block(record) => Stage::Block(self.block(record, input)?),
-        })
-    }
-
-    fn block(&self, record: &schema::Block, input: Shape) -> Result<Block<'a>, Unresolved> {
-        let mut path = heapless::Vec::<Conv2d<'a>, { crate::block::MAX_PATH }>::new();
-        let mut shape = input;
-        for record in &record.path {
-            let layer = self.conv2d(record, shape)?;
-            shape = layer.output();
-            path.push(layer).map_err(|_| LayerError::Block)?;
-        }
-        let shortcut = match &record.shortcut {
-            schema::Shortcut::Identity => Shortcut::Identity,
-            schema::Shortcut::Projection(record) => Shortcut::Projection(self.conv2d(record, input)?),
-            schema::Shortcut::Padded(subsample) => Shortcut::Padded(*subsample),
-        };
-        check_scale(record.scale)?;
-        Ok(Block::new(&path, record.addition, shortcut)?)
-    }
-
-    fn conv2d(&self, record: &schema::Conv2d, input: Shape) -> Result<Conv2d<'a>, Unresolved> {
-        check_scale(record.scale)?;
-        let channels = usize::from(record.channels);
-        let requantize = self.requantize(&record.requantize, channels);
-        let new = if record.depthwise { Conv2d::depthwise_with } else { Conv2d::with_algorithm };
-        let bytes =
-            Conv2d::weight_bytes(&record.window, input, record.channels, record.depthwise, record.algorithm);
-        let layer = new(
-            input,
-            record.window,
-            record.algorithm,
-            self.section(record.weights, bytes)?,
-            self.section(record.bias, channels)?,
-            self.section(record.padding_pixel, usize::from(input.channels))?,
-            requantize?,
-        )?;
-        Ok(layer)
-    }
-
-    fn requantize(&self, record: &schema::Requantize, count: usize) -> Result<Requantize<'a>, Unresolved> {
-        let rounding = match record.rounding {
-            schema::Rounding::Once { shift } => Rounding::Once { shift },
-            schema::Rounding::Twice { shifts } => Rounding::Twice { shifts: self.section(shifts, count)? },
-        };
-        let multipliers = self.section(record.multipliers, count)?;
-        Ok(Requantize::with_rounding(multipliers, rounding, record.clamp)?)
-    }
-
-    fn finish(&self, record: &schema::Finish) -> Result<Finish<'a>, Unresolved> {
-        Ok(match *record {
-            schema::Finish::Requantize { count, requantize, scale } => {
-                check_scale(scale)?;
-                Finish::Requantize(self.requantize(&requantize, usize::from(count))?)
-            }
-            schema::Finish::Mean { clamp, scale } => {
-                check_scale(scale)?;
-                Finish::Mean(clamp)
-            }
-            schema::Finish::RoundedScores { count, requantize, scale } => {
-                Finish::RoundedScores { requantize: self.requantize(&requantize, usize::from(count))?, scale }
-            }
-            schema::Finish::Scores { scales, count } => {
-                Finish::Scores(self.section(scales, usize::from(count))?)
-            }
-        })
-    }
-
-    fn section<T: bytemuck::AnyBitPattern>(&self, offset: u32, count: usize) -> Result<&'a [T], Unresolved> {
-        let length = count.saturating_mul(size_of::<T>());
-        section(self.weights, offset, count).ok_or(Unresolved::Section { offset, length })
     }
 }

@@ -7,15 +7,20 @@ use heapless::Vec;
 use crate::error::{NewError, RunError};
 use crate::kernels::{self, Kernels};
 use crate::layer::{Finished, Reduction, Windowed};
-use crate::model::{Model, Stages};
-use crate::plan::{Plan, ROW_ALIGN};
+use crate::model::Model;
+use crate::plan::{MAX_VISITS, Plan, Proof, ROW_ALIGN, Refusal};
 use crate::quantization::Addition;
+use crate::reader::Stages;
 use crate::schedule::{Node, Segment, Step, Tensor};
 use crate::scores::{Scores, Softmax};
+use crate::shape::Shape;
 use crate::stage::{Join, Operation};
 
 /// Most rows that one step reads and makes: a strip and the rows under its windows.
 pub const MAX_STEP_ROWS: usize = 16;
+
+/// Slices of the arena in a step: its rows, and scratch memory.
+const SLICES: usize = MAX_STEP_ROWS + 1;
 
 /// Turns a pixel byte p into the int8 value p - 128, and back.
 const PIXEL_OFFSET: u8 = 0x80;
@@ -47,17 +52,46 @@ pub struct Network<'a, const TENSORS: usize = 16, const KERNELS: u16 = { Kernels
 }
 
 impl<'a, const TENSORS: usize, const KERNELS: u16> Network<'a, TENSORS, KERNELS> {
+    /// A network without a model, for a static: [`Network::set_up`] gives it one where it lies.
+    ///
+    /// ```
+    /// use skipstone::{Arena, Model, Network};
+    ///
+    /// // on a board these two lie in a `static_cell::ConstStaticCell` each
+    /// let (mut network, mut arena) = (Network::<16>::empty(), Arena::<{ 4 * 1024 }>::new());
+    /// let model = Model::parse(skipstone::include_model!("../models/digits.skip"))?;
+    /// network.set_up(model, &mut arena)?;
+    /// assert_eq!(network.run(&[0; 64])?.values().len(), 10);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub const fn empty() -> Self {
+        Network { executor: Executor::empty() }
+    }
+
     /// Sets up a network in `arena`, of which it needs [`Model::arena_bytes_rows`], and proves its
-    /// memory plan by running the schedule without arithmetic.
+    /// memory plan by running the schedule without arithmetic in the arena.
     ///
     /// # Errors
     /// [`NewError`] where the arena is too small or misaligned, a segment has too many tensors or the
     /// plan is not sound. After this a run cannot fail but for an image of the wrong length.
     pub fn new(model: Model<'a>, arena: &'a mut [u8]) -> Result<Self, NewError> {
-        let plan = Executor::<TENSORS, KERNELS>::check(&model, arena, false)?;
-        let mut network = Network { executor: Executor::new(model, plan, arena, false) };
-        network.executor.prove()?;
-        Ok(network)
+        // made where it is returned: it is large
+        let mut network = Ok(Self::empty());
+        if let Ok(made) = &mut network
+            && let Err(error) = made.set_up(model, arena)
+        {
+            network = Err(error);
+        }
+        network
+    }
+
+    /// Sets the network up as [`Network::new`] does, in place of what it ran before. It is some
+    /// kilobytes large; this way it never lies on the stack.
+    ///
+    /// # Errors
+    /// As [`Network::new`]; the network is empty then.
+    pub fn set_up(&mut self, model: Model<'a>, arena: &'a mut [u8]) -> Result<(), NewError> {
+        self.executor.set_up(model, arena, false)
     }
 
     /// A network whose input frame lies in the arena, of which it needs [`Model::arena_bytes`].
@@ -68,18 +102,21 @@ impl<'a, const TENSORS: usize, const KERNELS: u16> Network<'a, TENSORS, KERNELS>
         model: Model<'a>,
         arena: &'a mut [u8],
     ) -> Result<FrameNetwork<'a, TENSORS, KERNELS>, NewError> {
-        let plan = Executor::<TENSORS, KERNELS>::check(&model, arena, true)?;
-        let mut network = FrameNetwork { executor: Executor::new(model, plan, arena, true) };
-        network.executor.prove()?;
-        Ok(network)
+        let mut network = Ok(FrameNetwork::empty());
+        if let Ok(made) = &mut network
+            && let Err(error) = made.set_up(model, arena)
+        {
+            network = Err(error);
+        }
+        network
     }
 
     /// Runs the network on an image: height x width x channels raw pixel bytes (HWC).
     ///
     /// # Errors
-    /// [`RunError::Input`] where the image has the wrong length.
+    /// [`RunError::Input`] where the image has the wrong length, [`RunError::Empty`] where there is no model.
     pub fn run(&mut self, image: &[u8]) -> Result<Scores<'_>, RunError> {
-        let shape = self.executor.model.input();
+        let shape = self.executor.input().ok_or(RunError::Empty)?;
         if image.len() != shape.len() {
             return Err(RunError::Input { needed: shape.len(), given: image.len() });
         }
@@ -96,7 +133,8 @@ impl<'a, const TENSORS: usize, const KERNELS: u16> Network<'a, TENSORS, KERNELS>
     /// that no layer reads are not asked for.
     ///
     /// # Errors
-    /// [`RunError::Changed`] where the blob has changed since it was parsed.
+    /// [`RunError::Changed`] where the blob has changed since it was parsed, [`RunError::Empty`] where
+    /// there is no model.
     pub fn run_rows(&mut self, mut feed: impl FnMut(usize, &mut [u8])) -> Result<Scores<'_>, RunError> {
         self.executor.run(&mut feed)
     }
@@ -109,9 +147,22 @@ pub struct FrameNetwork<'a, const TENSORS: usize = 16, const KERNELS: u16 = { Ke
     executor: Executor<'a, TENSORS, KERNELS>,
 }
 
-impl<const TENSORS: usize, const KERNELS: u16> FrameNetwork<'_, TENSORS, KERNELS> {
+impl<'a, const TENSORS: usize, const KERNELS: u16> FrameNetwork<'a, TENSORS, KERNELS> {
+    /// A network without a model, as [`Network::empty`] gives it.
+    pub const fn empty() -> Self {
+        FrameNetwork { executor: Executor::empty() }
+    }
+
+    /// Sets the network up where it lies, as [`Network::set_up`] does.
+    ///
+    /// # Errors
+    /// As [`Network::new`]; the network is empty then.
+    pub fn set_up(&mut self, model: Model<'a>, arena: &'a mut [u8]) -> Result<(), NewError> {
+        self.executor.set_up(model, arena, true)
+    }
+
     /// Where the image goes before each run: height x width x channels raw pixel bytes (HWC). A run
-    /// overwrites it.
+    /// overwrites it. It has no bytes where there is no model.
     pub fn input_mut(&mut self) -> &mut [u8] {
         self.executor.frame()
     }
@@ -119,7 +170,8 @@ impl<const TENSORS: usize, const KERNELS: u16> FrameNetwork<'_, TENSORS, KERNELS
     /// Runs the network on the frame in [`FrameNetwork::input_mut`].
     ///
     /// # Errors
-    /// [`RunError::Changed`] where the blob has changed since it was parsed.
+    /// [`RunError::Changed`] where the blob has changed since it was parsed, [`RunError::Empty`] where
+    /// there is no model.
     pub fn run(&mut self) -> Result<Scores<'_>, RunError> {
         for pixel in self.executor.frame() {
             *pixel ^= PIXEL_OFFSET;
@@ -128,19 +180,122 @@ impl<const TENSORS: usize, const KERNELS: u16> FrameNetwork<'_, TENSORS, KERNELS
     }
 }
 
-/// What both kinds of network are: a plan, an arena, and the segment that is decoded.
+/// What both kinds of network are.
 #[derive(Debug)]
 struct Executor<'a, const TENSORS: usize, const KERNELS: u16> {
+    state: State<'a>,
+    current: Current<'a, TENSORS>,
+}
+
+/// Whether there is a model. With a tag of its own, unlike an `Option`, the empty one is zeros, and a static
+/// takes no flash.
+#[derive(Debug)]
+#[repr(u8)]
+enum State<'a> {
+    Empty,
+    Ready(Setup<'a>),
+}
+
+/// What a run reads and where it computes.
+#[derive(Debug)]
+struct Setup<'a> {
     model: Model<'a>,
     plan: Plan<'a>,
-    arena: &'a mut [u8],
+    /// Exactly the plan's bytes.
+    arena: &'a mut [i8],
     /// The input frame lies in the arena when a run begins.
     frame: bool,
     /// The stages that are not decoded yet.
     stages: Stages<'a>,
+}
+
+impl<'a> Setup<'a> {
+    /// The setup, if `arena` can hold it.
+    fn new(model: Model<'a>, arena: &'a mut [u8], frame: bool) -> Result<Self, NewError> {
+        let plan = model.memory_plan(frame).ok_or(NewError::Changed)?;
+        let (needed, given) = (plan.arena_bytes, arena.len());
+        let arena = arena.get_mut(..needed).ok_or(NewError::Arena { needed, given })?;
+        if arena.as_ptr().align_offset(ROW_ALIGN) != 0 {
+            return Err(NewError::Misaligned);
+        }
+        Ok(Setup { model, plan, arena: bytemuck::cast_slice_mut(arena), frame, stages: model.stages() })
+    }
+}
+
+impl<'a, const TENSORS: usize, const KERNELS: u16> Executor<'a, TENSORS, KERNELS> {
+    const fn empty() -> Self {
+        Executor { state: State::Empty, current: Current::empty() }
+    }
+
+    #[inline(never)]
+    fn set_up(&mut self, model: Model<'a>, arena: &'a mut [u8], frame: bool) -> Result<(), NewError> {
+        self.state = State::Empty;
+        if model.kernels() & !KERNELS != 0 {
+            return Err(NewError::Kernels { needed: model.kernels(), given: KERNELS });
+        }
+        self.state = State::Ready(Setup::new(model, arena, frame)?);
+        let State::Ready(setup) = &mut self.state else { return Err(NewError::Changed) };
+        let proved = self.current.prove(setup);
+        if proved.is_err() {
+            self.state = State::Empty;
+        }
+        proved
+    }
+
+    /// Shape of an image.
+    fn input(&self) -> Option<Shape> {
+        match &self.state {
+            State::Empty => None,
+            State::Ready(setup) => Some(setup.model.input()),
+        }
+    }
+
+    /// The bytes of the input frame.
+    fn frame(&mut self) -> &mut [u8] {
+        let State::Ready(setup) = &mut self.state else { return &mut [] };
+        let start = setup.plan.rows.first().map_or(0, |entry| usize::from(*entry) * ROW_ALIGN);
+        // proved: the frame lies in the arena
+        let frame = setup.arena.get_mut(start..start + setup.model.input().len());
+        bytemuck::cast_slice_mut(frame.unwrap_or_default())
+    }
+
+    fn run(&mut self, feed: &mut dyn FnMut(usize, &mut [u8])) -> Result<Scores<'_>, RunError> {
+        let Executor { state: State::Ready(setup), current } = self else { return Err(RunError::Empty) };
+        if setup.plan.segments.len() != 1 || current.decoded != 1 {
+            current.rewind(setup);
+        }
+        for segment in 0..setup.plan.segments.len() {
+            current.load(&setup.plan, &mut setup.stages, segment).map_err(|_| RunError::Changed)?;
+            let segment = Segment { input: current.input, nodes: &current.nodes };
+            while let Some(step) = segment.next(&current.made) {
+                let mut memory = Memory { plan: &setup.plan, segment: &segment, arena: setup.arena };
+                let operation =
+                    usize::from(step.tensor).checked_sub(1).map(|index| current.operations.get(index));
+                match operation {
+                    None => memory.feed(step, feed),
+                    Some(operation) => operation.and_then(|operation| memory.run::<KERNELS>(operation, step)),
+                }
+                .ok_or(RunError::Changed)?;
+                if let Some(rows) = current.made.get_mut(usize::from(step.tensor)) {
+                    *rows += step.count;
+                }
+            }
+        }
+        let scores = current.nodes.last().and_then(|node| setup.plan.row(node.output, 0));
+        let scores = setup.arena.get_mut(scores.ok_or(RunError::Changed)?).unwrap_or_default();
+        let scores: &mut [f32] = bytemuck::try_cast_slice_mut(scores).map_err(|_| RunError::Changed)?;
+        let softmax = setup.model.softmax();
+        softmax.apply(scores);
+        Ok(Scores::new(scores, softmax != Softmax::None))
+    }
+}
+
+/// The segment that is decoded, and how far it has come.
+#[derive(Debug)]
+struct Current<'a, const TENSORS: usize> {
     /// Segments that are decoded; the last of them is the current one.
     decoded: usize,
-    /// Layers before the current segment's end, and rows of the table before it.
+    /// Layers before its end, and rows of the table before it.
     layers: usize,
     rows: u32,
     input: Tensor,
@@ -150,93 +305,49 @@ struct Executor<'a, const TENSORS: usize, const KERNELS: u16> {
     made: Vec<u16, TENSORS>,
 }
 
-impl<'a, const TENSORS: usize, const KERNELS: u16> Executor<'a, TENSORS, KERNELS> {
-    /// The plan, if `arena` can hold it.
-    fn check(model: &Model<'a>, arena: &[u8], frame: bool) -> Result<Plan<'a>, NewError> {
-        if model.kernels() & !KERNELS != 0 {
-            return Err(NewError::Kernels { needed: model.kernels(), given: KERNELS });
-        }
-        let plan = model.memory_plan(frame).ok_or(NewError::Changed)?;
-        if arena.len() < plan.arena_bytes {
-            return Err(NewError::Arena { needed: plan.arena_bytes, given: arena.len() });
-        }
-        if arena.as_ptr().align_offset(ROW_ALIGN) != 0 {
-            return Err(NewError::Misaligned);
-        }
-        Ok(plan)
-    }
-
-    /// An executor that has nothing decoded. It is large: inlined, it is made where it stays.
-    #[inline(always)]
-    fn new(model: Model<'a>, plan: Plan<'a>, arena: &'a mut [u8], frame: bool) -> Self {
-        Executor {
-            model,
-            plan,
-            arena,
-            frame,
-            stages: model.stages(),
+impl<'a, const TENSORS: usize> Current<'a, TENSORS> {
+    const fn empty() -> Self {
+        Current {
             decoded: 0,
             layers: 0,
             rows: 0,
-            input: Tensor { rows: 0, row_bytes: 0, base: 0, contiguous: frame },
+            input: Tensor { rows: 0, row_bytes: 0, base: 0, contiguous: false },
             nodes: Vec::new(),
             operations: Vec::new(),
             made: Vec::new(),
         }
     }
 
-    #[inline(never)]
-    fn prove(&mut self) -> Result<(), NewError> {
-        self.rewind();
-        let mut before = 0u16; // tensors; a report needs no more than 65,535
-        for segment in 0..self.plan.segments.len() {
-            self.load(segment)?;
-            let nodes = &self.nodes;
-            let fits = |node: &Node| {
-                let strip = usize::from(node.strip);
-                let reads =
-                    (strip - 1) * usize::from(node.window.stride[0]) + usize::from(node.window.kernel[0]);
-                // a reduction takes its rows one by one
-                strip + reads <= MAX_STEP_ROWS && (strip == 1 || !node.reduction)
-            };
-            if let Some(misfit) = nodes.iter().position(|node| node.strip == 0 || !fits(node)) {
-                let tensor = before.saturating_add(misfit as u16 + 1);
-                return Err(NewError::Plan { tensor, row: 0 });
-            }
-            let segment = Segment { input: self.input, nodes };
-            self.plan
-                .prove(&segment, &mut self.made)
-                .map_err(|at| NewError::Plan { tensor: before.saturating_add(at.tensor), row: at.row })?;
-            before = before.saturating_add(nodes.len() as u16);
-        }
-        Ok(())
-    }
-
     /// The first segment comes next.
-    fn rewind(&mut self) {
-        let shape = self.model.input();
-        self.stages = self.model.stages();
+    fn rewind(&mut self, setup: &mut Setup<'a>) {
+        let shape = setup.model.input();
+        setup.stages = setup.model.stages();
         (self.decoded, self.layers) = (0, 0);
-        self.input =
-            Tensor { rows: shape.height, row_bytes: shape.row_len() as u32, base: 0, contiguous: self.frame };
-        self.rows = if self.frame { 1 } else { u32::from(shape.height) };
+        self.input = Tensor {
+            rows: shape.height,
+            row_bytes: shape.row_len() as u32,
+            base: 0,
+            contiguous: setup.frame,
+        };
+        self.rows = if setup.frame { 1 } else { u32::from(shape.height) };
         self.nodes.clear();
     }
 
     /// Decodes segment `index`, the current one or the one after it, and sets its progress to the start.
-    fn load(&mut self, index: usize) -> Result<(), NewError> {
+    fn load(&mut self, plan: &Plan<'_>, stages: &mut Stages<'a>, index: usize) -> Result<(), NewError> {
         if self.decoded == index {
-            self.decode(index)?;
+            self.decode(plan, stages, index)?;
         }
         let full = NewError::Tensors { given: TENSORS };
         self.made.clear();
         // the frame, or what the segment before has made, is there; a fed input is not
-        let fed = index == 0 && !self.frame;
+        let fed = index == 0 && !self.input.contiguous;
         self.made.push(if fed { 0 } else { self.input.rows }).map_err(|_| full)?;
         self.made.resize(self.nodes.len() + 1, 0).map_err(|_| full)
     }
 
-    fn decode(&mut self, index: usize) -> Result<(), NewError> {
+    #[inline(never)]
+    fn decode(&mut self, plan: &Plan<'_>, stages: &mut Stages<'a>, index: usize) -> Result<(), NewError> {
         let full = NewError::Tensors { given: TENSORS };
         if let Some(last) = self.nodes.last() {
             // field by field: a copy within the executor would link a memmove for it
@@ -246,65 +357,63 @@ impl<'a, const TENSORS: usize, const KERNELS: u16> Executor<'a, TENSORS, KERNELS
         self.nodes.clear();
         self.operations.clear();
         let mut input = 0;
-        for _ in 0..self.plan.segments.get(index).copied().ok_or(NewError::Changed)? {
-            let Executor { plan, stages, layers, rows, nodes, operations, .. } = self;
+        for _ in 0..plan.segments.get(index).copied().ok_or(NewError::Changed)? {
+            let Current { layers, rows, nodes, operations, .. } = self;
             let mut outcome = Ok(());
             let next = nodes.len() as u16 + 1;
-            let visited = stages.visit(&mut |_, stage| {
-                stage.each_layer(input, next, &mut |layer| {
-                    outcome = outcome.and_then(|()| {
-                        let strip = plan.strips.get(*layers).copied().ok_or(NewError::Changed)?;
-                        let node = layer.place(strip, *rows);
-                        *layers += 1;
-                        *rows = rows.saturating_add(node.entries());
-                        nodes.push(node).map_err(|_| full)?;
-                        operations.push(layer.operation).map_err(|_| full)
-                    });
-                });
+            let visited = stages.visit(input, next, &mut |layer| {
+                let mut push = || {
+                    let strip = plan.strips.get(*layers).copied().ok_or(NewError::Changed)?;
+                    let node = layer.place(strip, *rows);
+                    *layers += 1;
+                    *rows = rows.saturating_add(node.entries());
+                    nodes.push(node).map_err(|_| full)?;
+                    operations.push(layer.operation).map_err(|_| full)
+                };
+                if outcome.is_ok() {
+                    outcome = push();
+                }
             });
             visited.ok_or(NewError::Changed)?.map_err(|_| NewError::Changed)?;
             outcome?;
-            input = self.nodes.len() as u16;
+            input = nodes.len() as u16;
         }
         self.decoded = index + 1;
         Ok(())
     }
 
-    /// The bytes of the input frame.
-    fn frame(&mut self) -> &mut [u8] {
-        let shape = self.model.input();
-        let start = self.plan.rows.first().map_or(0, |entry| usize::from(*entry) * ROW_ALIGN);
-        // proved: the frame lies in the arena
-        self.arena.get_mut(start..start + shape.len()).unwrap_or_default()
-    }
-
-    fn run(&mut self, feed: &mut dyn FnMut(usize, &mut [u8])) -> Result<Scores<'_>, RunError> {
-        if self.plan.segments.len() != 1 || self.decoded != 1 {
-            self.rewind();
-        }
-        for segment in 0..self.plan.segments.len() {
-            self.load(segment).map_err(|_| RunError::Changed)?;
-            let segment = Segment { input: self.input, nodes: &self.nodes };
-            while let Some(step) = segment.next(&self.made) {
-                let mut memory = Memory { plan: &self.plan, segment: &segment, arena: self.arena };
-                let operation =
-                    usize::from(step.tensor).checked_sub(1).map(|index| self.operations.get(index));
-                match operation {
-                    None => memory.feed(step, feed),
-                    Some(operation) => operation.and_then(|operation| memory.run::<KERNELS>(operation, step)),
-                }
-                .ok_or(RunError::Changed)?;
-                if let Some(rows) = self.made.get_mut(usize::from(step.tensor)) {
-                    *rows += step.count;
-                }
+    fn prove(&mut self, setup: &mut Setup<'a>) -> Result<(), NewError> {
+        self.rewind(setup);
+        let Setup { plan, arena, stages, .. } = setup;
+        let (words, _) = arena.as_chunks_mut::<ROW_ALIGN>();
+        let words =
+            bytemuck::try_cast_slice_mut(words.as_flattened_mut()).map_err(|_| NewError::Misaligned)?;
+        let mut proof = Proof::new(plan, words);
+        let mut before = 0u16; // tensors; a report needs no more than 65,535
+        for index in 0..plan.segments.len() {
+            self.load(plan, stages, index)?;
+            let misplaced = |tensor, row| NewError::Plan { tensor: before.saturating_add(tensor), row };
+            if let Some(misfit) = self.nodes.iter().position(|node| !fits(node)) {
+                return Err(misplaced(misfit as u16 + 1, 0));
             }
+            let segment = Segment { input: self.input, nodes: &self.nodes };
+            proof.segment(&segment, &mut self.made).map_err(|refusal| match refusal {
+                Refusal::Misplaced { tensor, row } => misplaced(tensor, row),
+                Refusal::TooLong => NewError::Rows { limit: MAX_VISITS },
+            })?;
+            before = before.saturating_add(self.nodes.len() as u16);
         }
-        let scores = self.nodes.last().and_then(|node| self.plan.row(node.output, 0));
-        let scores = self.arena.get_mut(scores.ok_or(RunError::Changed)?).unwrap_or_default();
-        let scores: &mut [f32] = bytemuck::try_cast_slice_mut(scores).map_err(|_| RunError::Changed)?;
-        self.model.softmax().apply(scores);
-        Ok(Scores::new(scores, self.model.softmax() != Softmax::None))
+        Ok(())
     }
+}
+
+/// Whether the node's steps are not larger than one may be.
+fn fits(node: &Node) -> bool {
+    let strip = usize::from(node.strip);
+    let reads =
+        strip.saturating_sub(1) * usize::from(node.window.stride[0]) + usize::from(node.window.kernel[0]);
+    // a reduction takes its rows one by one
+    strip > 0 && strip + reads <= MAX_STEP_ROWS && (strip == 1 || !node.reduction)
 }
 
 /// The arena, with what is known of the rows in it. Its methods return `None` only where the row table
@@ -312,13 +421,14 @@ impl<'a, const TENSORS: usize, const KERNELS: u16> Executor<'a, TENSORS, KERNELS
 struct Memory<'m> {
     plan: &'m Plan<'m>,
     segment: &'m Segment<'m>,
-    arena: &'m mut [u8],
+    arena: &'m mut [i8],
 }
 
 impl Memory<'_> {
     /// Takes an input row from the caller.
     fn feed(&mut self, step: Step, feed: &mut dyn FnMut(usize, &mut [u8])) -> Option<()> {
         let row = self.arena.get_mut(self.plan.row(self.segment.input, step.first)?)?;
+        let row: &mut [u8] = bytemuck::cast_slice_mut(row);
         feed(usize::from(step.first), row);
         for pixel in row {
             *pixel ^= PIXEL_OFFSET;
@@ -340,7 +450,8 @@ impl Memory<'_> {
         }
     }
 
-    /// Makes a strip of rows.
+    /// Makes a strip of rows, in slices of the arena: scratch memory, rows that are made, and the rows
+    /// under the windows.
     fn strip<const KERNELS: u16>(
         &mut self,
         layer: &Windowed<'_>,
@@ -348,56 +459,25 @@ impl Memory<'_> {
         node: &Node,
         step: Step,
     ) -> Option<()> {
-        let under = layer.window().rows(step.first, step.count, node.input_rows);
-        // every pair of slices is compared: few of them, as most steps have, take a fifth of the time
-        match 1 + usize::from(step.count) + under.clone().count() {
-            ..=8 => self.strip_of::<8, KERNELS>(layer, addition, node, step, under),
-            _ => self.strip_of::<{ MAX_STEP_ROWS + 1 }, KERNELS>(layer, addition, node, step, under),
-        }
-    }
-
-    /// As [`Memory::strip`], in at most `SLICES` slices of the arena: scratch memory, rows that are made,
-    /// and the rows `under` the windows.
-    fn strip_of<const SLICES: usize, const KERNELS: u16>(
-        &mut self,
-        layer: &Windowed<'_>,
-        addition: Option<&Addition>,
-        node: &Node,
-        step: Step,
-        under: impl Iterator<Item = Option<u16>>,
-    ) -> Option<()> {
-        let input = self.segment.tensor(node.reads);
+        let (plan, input) = (self.plan, self.segment.tensor(node.reads));
         let row_len = layer.input().row_len();
-        let mut ranges = [const { 0..0 }; SLICES];
-        let (scratch, rows) = ranges.split_first_mut()?;
-        if let Some(tensor) = node.scratch(step.first) {
-            *scratch = self.plan.row(tensor, 0)?;
-        }
-        let (outputs, inputs) = rows.split_at_mut_checked(usize::from(step.count))?;
-        for (range, row) in outputs.iter_mut().zip(step.first..) {
-            *range = self.plan.row(node.output, row)?;
-        }
-        let mut reads = 0;
-        for (range, row) in inputs.iter_mut().zip(under) {
-            reads += 1;
-            if let Some(row) = row {
-                let start = self.plan.row(input, row)?.start;
-                *range = start..start + row_len;
-            }
-        }
-        let mut slices = self.arena.get_disjoint_mut(ranges).ok()?;
+        let scratch = node.scratch(step.first).map_or(Some(0..0), |tensor| plan.row(tensor, 0));
+        let made = (step.first..step.first + step.count).map(|row| plan.row(node.output, row));
+        let under = layer.window().rows(step.first, step.count, node.input_rows).map(|row| match row {
+            Some(row) => plan.row(input, row).map(|bytes| bytes.start..bytes.start + row_len),
+            None => Some(0..0), // a row of padding
+        });
+        let mut slices = Vec::new();
+        carve(self.arena, core::iter::once(scratch).chain(made).chain(under), &mut slices)?;
         let (scratch, rows) = slices.split_first_mut()?;
-        let scratch = bytemuck::try_cast_slice_mut(scratch).ok()?;
-        let (made, read) = rows.split_at_mut_checked(usize::from(step.count))?;
-        let mut output = Vec::<&mut [i8], SLICES>::new();
-        for row in made {
-            output.push(bytemuck::cast_slice_mut(row)).ok()?;
-        }
+        // where there is none, it may lie between words
+        let scratch = bytemuck::try_cast_slice_mut(scratch).unwrap_or_default();
+        let (output, read) = rows.split_at_mut_checked(usize::from(step.count))?;
         let mut input = Vec::<&[i8], SLICES>::new();
-        for row in read.iter().take(reads) {
-            input.push(bytemuck::cast_slice(row)).ok()?;
+        for row in read {
+            input.push(row).ok()?;
         }
-        kernels::strip::<KERNELS>(layer, addition, &input, &mut output, scratch);
+        kernels::strip::<KERNELS>(layer, addition, &input, output, scratch);
         Some(())
     }
 
@@ -425,7 +505,7 @@ impl Memory<'_> {
             return if from.start == to.start { Some(()) } else { self.copy(from, to.start) };
         }
         let before = usize::from(join.subsample.channels_before);
-        let zero = join.addition.shortcut_zero_point() as u8;
+        let zero = join.addition.shortcut_zero_point();
         for (from, to) in from.step_by((stride * taken).max(1)).zip(to.step_by(channels.max(1))) {
             self.copy(from..from + taken, to + before)?;
             self.arena.get_mut(to..to + before)?.fill(zero);
@@ -456,7 +536,7 @@ impl Memory<'_> {
         if step.first == 0 {
             layer.begin(sums);
         }
-        layer.accumulate(step.first, bytemuck::cast_slice(input), sums);
+        layer.accumulate(step.first, input, sums);
         if step.first + step.count < node.steps() {
             return Some(());
         }
@@ -472,4 +552,36 @@ impl Memory<'_> {
         }
         Some(())
     }
+}
+
+/// Cuts disjoint `ranges` out of the arena, in their order; `None` where they are not disjoint. Empty
+/// ones lie nowhere.
+fn carve<'m>(
+    mut arena: &'m mut [i8],
+    ranges: impl Iterator<Item = Option<Range<usize>>>,
+    slices: &mut Vec<&'m mut [i8], SLICES>,
+) -> Option<()> {
+    let mut cuts = Vec::<(Range<usize>, usize), SLICES>::new();
+    for (index, range) in ranges.enumerate() {
+        slices.push(&mut []).ok()?;
+        let mut cut = (range?, index);
+        if cut.0.is_empty() {
+            continue;
+        }
+        // the lowest address first: each takes the place of the first that is higher
+        for place in &mut cuts {
+            if cut.0.start < place.0.start {
+                core::mem::swap(place, &mut cut);
+            }
+        }
+        cuts.push(cut).ok()?;
+    }
+    let mut end = 0;
+    for (range, index) in &cuts {
+        let (_, rest) = arena.split_at_mut_checked(range.start.checked_sub(end)?)?;
+        let (slice, rest) = rest.split_at_mut_checked(range.end - range.start)?;
+        *slices.get_mut(*index)? = slice;
+        (arena, end) = (rest, range.end);
+    }
+    Some(())
 }

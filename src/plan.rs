@@ -21,13 +21,22 @@ pub struct Plan<'a> {
     pub segments: &'a [u8],
 }
 
-/// A row that the plan puts where it cannot lie.
+/// Most words that a [`Proof`] may visit: some hundred times what the networks visit that these machines
+/// can run, and some seconds of a Cortex-M4.
+pub const MAX_VISITS: u32 = 1 << 26;
+
+/// Why a plan is not proved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Misplaced {
-    /// Tensor within its segment.
-    pub tensor: u16,
-    /// Row of the tensor.
-    pub row: u16,
+pub enum Refusal {
+    /// A row lies outside the arena, or is overwritten before it is read for the last time.
+    Misplaced {
+        /// Tensor within its segment.
+        tensor: u16,
+        /// Row of the tensor.
+        row: u16,
+    },
+    /// The rows have so many words that the proof would visit more than [`MAX_VISITS`].
+    TooLong,
 }
 
 impl Plan<'_> {
@@ -48,83 +57,119 @@ impl Plan<'_> {
         let end = start.checked_add(tensor.row_bytes as usize)?;
         (end <= self.arena_bytes).then_some(start..end)
     }
+}
 
-    /// Runs a segment's schedule without arithmetic, row by row, from `made` on: every row lies within
-    /// the arena, none overwrites a row that is still to be read, and scratch memory overlaps nothing.
+/// The proof that a plan is sound: its schedule, run without arithmetic in the very arena.
+///
+/// A row that is made writes its number on each of its words, scratch memory that of no row. When a step
+/// has made its rows, all rows that it reads must still have theirs. Nothing is made twice, so a number
+/// that is overwritten never comes back; a row may begin between words only in the frame, whose rows
+/// all have one number.
+#[derive(Debug)]
+pub struct Proof<'p> {
+    plan: &'p Plan<'p>,
+    words: &'p mut [u32],
+    /// Visits of words that are left.
+    visits: u32,
+}
+
+/// What scratch memory writes: no tensor has so many rows.
+const SCRATCH: u32 = u32::MAX;
+
+impl<'p> Proof<'p> {
+    /// A proof of `plan` in the `words` of its arena, whose contents are lost.
+    pub const fn new(plan: &'p Plan<'p>, words: &'p mut [u32]) -> Self {
+        Proof { plan, words, visits: MAX_VISITS }
+    }
+
+    /// Words that were visited so far, each as often as it was.
+    pub const fn visits(&self) -> u32 {
+        MAX_VISITS - self.visits
+    }
+
+    /// Proves a segment whose input is there in so far as `made` says, and runs it to its end. Segments
+    /// are proved in order.
     ///
     /// # Errors
-    /// The first row that is misplaced, or whose step's scratch memory is.
-    pub fn prove(&self, segment: &Segment<'_>, made: &mut [u16]) -> Result<(), Misplaced> {
+    /// [`Refusal`], for the first row that is lost or outside.
+    pub fn segment(&mut self, segment: &Segment<'_>, made: &mut [u16]) -> Result<(), Refusal> {
         // rows that are there before the first step: the frame, or the segment before's output
         for row in 0..segment.begun(made, 0) {
-            self.row(segment.input, row).ok_or(Misplaced { tensor: 0, row })?;
+            self.make(segment, 0, row)?;
         }
         while let Some(step) = segment.next(made) {
-            self.prove_step(segment, made, step)?;
+            self.step(segment, step)?;
             if let Some(rows) = made.get_mut(usize::from(step.tensor)) {
                 *rows += step.count;
             }
         }
+        let last = segment.nodes.len() as u16;
+        (0..segment.begun(made, last)).try_for_each(|row| self.read(segment, last, row))
+    }
+
+    fn step(&mut self, segment: &Segment<'_>, step: Step) -> Result<(), Refusal> {
+        let tensor = step.tensor;
+        let Some(node) = segment.node(tensor) else { return self.make(segment, tensor, step.first) };
+        if node.reduction {
+            // its sums are begun with the first row and stay where they are
+            if step.first == 0 {
+                self.make(segment, tensor, 0)?;
+            }
+            return self.read(segment, node.reads, step.first);
+        }
+        let made = step.first..step.first + step.count;
+        let shortcut = |row: u16| node.shortcut.map(|read| (read.tensor, row * u16::from(read.stride)));
+        for (tensor, row) in made.clone().filter_map(shortcut) {
+            self.read(segment, tensor, row)?;
+        }
+        for row in made.clone() {
+            self.make(segment, tensor, row)?;
+        }
+        if let Some(scratch) = node.scratch(step.first) {
+            let misplaced = Refusal::Misplaced { tensor, row: step.first };
+            self.visit(scratch, 0, misplaced)?.fill(SCRATCH);
+        }
+        for row in made {
+            self.read(segment, tensor, row)?;
+            // the addition in place: exactly on the shortcut's row
+            let place = self.plan.row(node.output, row);
+            if let Some((tensor, row)) = shortcut(row)
+                && self.plan.row(segment.tensor(tensor), row) != place
+            {
+                self.read(segment, tensor, row)?;
+            }
+        }
+        let under = node.window.rows(step.first, step.count, node.input_rows);
+        under.flatten().try_for_each(|row| self.read(segment, node.reads, row))
+    }
+
+    /// A row is made: its words are its own.
+    fn make(&mut self, segment: &Segment<'_>, tensor: u16, row: u16) -> Result<(), Refusal> {
+        let (shape, number) = (segment.tensor(tensor), number(segment, tensor, row));
+        self.visit(shape, row, Refusal::Misplaced { tensor, row })?.fill(number);
         Ok(())
     }
 
-    fn prove_step(&self, segment: &Segment<'_>, made: &[u16], step: Step) -> Result<(), Misplaced> {
-        let node = segment.node(step.tensor);
-        let rows = match (node.is_some_and(|node| node.reduction), step.first) {
-            (false, first) => first..first + step.count,
-            (true, 0) => 0..1,          // its sums are begun,
-            (true, _) => return Ok(()), // and stay where they are
-        };
-        let output = segment.tensor(step.tensor);
-        for row in rows.clone() {
-            let misplaced = Misplaced { tensor: step.tensor, row };
-            let new = self.row(output, row).ok_or(misplaced)?;
-            // those before it in the same strip live too
-            for other in rows.start..row {
-                self.apart(&new, output, other).ok_or(misplaced)?;
-            }
-            self.clear_of_live(segment, made, &new, |tensor, other| {
-                segment.in_place(made, step.tensor, row, tensor, other)
-            })
-            .ok_or(misplaced)?;
-        }
-        if let Some(scratch) = node.and_then(|node| node.scratch(step.first)) {
-            let misplaced = Misplaced { tensor: step.tensor, row: step.first };
-            let scratch = self.row(scratch, 0).ok_or(misplaced)?;
-            for row in rows {
-                self.apart(&scratch, output, row).ok_or(misplaced)?;
-            }
-            self.clear_of_live(segment, made, &scratch, |_, _| false).ok_or(misplaced)?;
-        }
-        Ok(())
+    /// A row is read: its words must still be its own.
+    fn read(&mut self, segment: &Segment<'_>, tensor: u16, row: u16) -> Result<(), Refusal> {
+        let (shape, number) = (segment.tensor(tensor), number(segment, tensor, row));
+        let misplaced = Refusal::Misplaced { tensor, row };
+        let words = self.visit(shape, row, misplaced)?;
+        if words.iter().all(|word| *word == number) { Ok(()) } else { Err(misplaced) }
     }
 
-    /// Whether `new` shares no byte with a live row, but for one that it is `allowed` to lie on exactly.
-    fn clear_of_live(
-        &self,
-        segment: &Segment<'_>,
-        made: &[u16],
-        new: &Range<usize>,
-        allowed: impl Fn(u16, u16) -> bool,
-    ) -> Option<()> {
-        for tensor in (0u16..).take(segment.nodes.len() + 1) {
-            for other in segment.first_alive(made, tensor)..segment.begun(made, tensor) {
-                let old = self.row(segment.tensor(tensor), other)?;
-                let overlap = new.start < old.end && old.start < new.end;
-                if overlap
-                    && segment.is_alive(made, tensor, other)
-                    && !(*new == old && allowed(tensor, other))
-                {
-                    return None;
-                }
-            }
-        }
-        Some(())
+    /// The words on which a row lies.
+    fn visit(&mut self, tensor: Tensor, row: u16, misplaced: Refusal) -> Result<&mut [u32], Refusal> {
+        let bytes = self.plan.row(tensor, row).ok_or(misplaced)?;
+        let words = bytes.start / ROW_ALIGN..bytes.end.div_ceil(ROW_ALIGN);
+        let visits = self.visits.checked_sub(words.len() as u32).ok_or(Refusal::TooLong)?;
+        self.visits = visits;
+        self.words.get_mut(words).ok_or(misplaced)
     }
+}
 
-    /// Whether `new` shares no byte with a row.
-    fn apart(&self, new: &Range<usize>, tensor: Tensor, row: u16) -> Option<()> {
-        let old = self.row(tensor, row)?;
-        (new.start >= old.end || old.start >= new.end).then_some(())
-    }
+/// The number of a row among all of a segment.
+fn number(segment: &Segment<'_>, tensor: u16, row: u16) -> u32 {
+    let row = if segment.tensor(tensor).contiguous { 0 } else { row };
+    u32::from(tensor) << 16 | u32::from(row)
 }

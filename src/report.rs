@@ -3,7 +3,8 @@
 use core::fmt;
 
 use crate::layer::Pooling;
-use crate::model::{Model, StageEntry};
+use crate::model::Model;
+use crate::reader::StageEntry;
 use crate::schema::{Operation, Shortcut};
 use crate::shape::Shape;
 

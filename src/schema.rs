@@ -76,6 +76,16 @@ pub enum Operation {
     Block(Block),
 }
 
+/// An [`Operation`]'s number, which stands before its record.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub(crate) enum OperationKind {
+    Conv2d,
+    Pool2d,
+    Dense,
+    GlobalAveragePool,
+    Block,
+}
+
 /// Convolution.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Conv2d {
@@ -215,4 +225,21 @@ pub enum Shortcut {
     Projection(Conv2d),
     /// Strided subsampling, zero channels around.
     Padded(Subsample),
+}
+
+/// A [`Shortcut`]'s number, which stands before its record.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub(crate) enum ShortcutKind {
+    Identity,
+    Projection,
+    Padded,
+}
+
+/// A [`Finish`]'s number, which stands before its record.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub(crate) enum FinishKind {
+    Requantize,
+    Scores,
+    Mean,
+    RoundedScores,
 }

@@ -1,7 +1,9 @@
-//! Stages, the links of a network's chain, and how each comes apart into the layers that run.
+//! Stages, the links of a network's chain: the layers that each comes apart into.
+
+use heapless::Vec;
 
 use crate::block::{Block, MAX_PATH, Shortcut, Subsample};
-use crate::layer::{Reduction, Windowed};
+use crate::layer::{Conv2d, Reduction, Windowed};
 use crate::quantization::Addition;
 use crate::schedule::{Node, ShortcutRead, Tensor};
 use crate::shape::{Shape, Window};
@@ -9,16 +11,12 @@ use crate::shape::{Shape, Window};
 /// Most layers in a stage: three convolutions and a projection.
 pub const MAX_LAYERS: usize = MAX_PATH + 1;
 
-/// One link of the chain: a layer or a residual block.
+/// One link of the chain: a layer, or the layers of a residual block, each after those that it reads.
+///
+/// The last layer of a block is its last convolution, which adds the shortcut; a projection comes before it.
 #[derive(Debug, Clone)]
-#[allow(clippy::large_enum_variant)] // no heap to box it on; one stage is resolved at a time
-pub enum Stage<'a> {
-    /// A convolution or pooling layer.
-    Windowed(Windowed<'a>),
-    /// A dense or global pooling layer.
-    Reduction(Reduction<'a>),
-    /// A residual block.
-    Block(Block<'a>),
+pub struct Stage<'a> {
+    layers: Vec<Layer<'a>, MAX_LAYERS>,
 }
 
 /// What the executor runs for a [`Node`].
@@ -53,164 +51,184 @@ pub struct Layer<'a> {
 }
 
 impl<'a> Stage<'a> {
+    /// The stage that these layers are, which read tensor 0 and make tensors 1, 2, ...
+    pub(crate) const fn new(layers: Vec<Layer<'a>, MAX_LAYERS>) -> Self {
+        Stage { layers }
+    }
+
     /// Shape of the input.
     pub fn input(&self) -> Shape {
-        match self {
-            Stage::Windowed(layer) => layer.input(),
-            Stage::Reduction(layer) => layer.input(),
-            Stage::Block(block) => block.input(),
-        }
+        self.layers.first().map_or(Shape::new(0, 0, 0), Layer::input)
     }
 
     /// Shape of the output.
     pub fn output(&self) -> Shape {
-        match self {
-            Stage::Windowed(layer) => layer.output(),
-            Stage::Reduction(layer) => Shape::new(1, 1, layer.outputs()),
-            Stage::Block(block) => block.output(),
-        }
+        self.layers.last().map_or(Shape::new(0, 0, 0), Layer::output)
     }
 
     /// Whether the output is f32 class scores.
     pub fn gives_scores(&self) -> bool {
-        matches!(self, Stage::Reduction(layer) if layer.finish().gives_scores())
+        self.layers.last().is_some_and(Layer::gives_scores)
     }
 
     /// Multiply-accumulate operations for one image, padded positions included.
     pub fn macs(&self) -> u64 {
-        let mut macs = 0;
-        self.each_layer(0, 1, &mut |layer| macs += layer.macs());
-        macs
+        self.layers.iter().map(Layer::macs).sum()
     }
 
     /// Bytes of weights, without biases and multipliers.
     pub fn weight_bytes(&self) -> usize {
-        let mut bytes = 0;
-        self.each_layer(0, 1, &mut |layer| bytes += layer.weights().len());
-        bytes
+        self.layers.iter().map(|layer| layer.weights().len()).sum()
     }
 
-    /// The layers that the stage comes apart into, as [`Stage::each_layer`] gives them.
-    pub fn layers(&self, input: u16, next: u16) -> impl Iterator<Item = Layer<'a>> + use<'a> {
-        let mut layers = heapless::Vec::<Layer<'a>, MAX_LAYERS>::new();
-        self.each_layer(input, next, &mut |layer| {
-            let _ = layers.push(layer); // it has room for the longest stage
-        });
-        layers.into_iter()
-    }
-
-    /// Calls `push` with the layers that the stage comes apart into, each after those that it reads.
+    /// The layers, each after those that it reads.
     ///
     /// The stage reads tensor `input` of its segment; its layers' outputs are tensors `next`,
     /// `next + 1`, ... Where their rows stand in the row table is left open, strips are single rows:
     /// [`Layer::place`] says otherwise.
-    pub fn each_layer(&self, input: u16, next: u16, push: &mut dyn FnMut(Layer<'a>)) {
-        let block = match self {
-            Stage::Windowed(layer) => return push(windowed(*layer, input)),
-            Stage::Reduction(layer) => return push(reduction(*layer, input)),
-            Stage::Block(block) => block,
+    pub fn layers(&self, input: u16, next: u16) -> impl Iterator<Item = Layer<'a>> + use<'a> {
+        let tensor = move |own: u16| match own {
+            0 => input,
+            _ => next.saturating_add(own - 1),
         };
-        let Some((last, inner)) = block.path().split_last() else { return };
-        let (mut reads, mut made) = (input, next);
-        for convolution in inner {
-            push(windowed(Windowed::Conv2d(*convolution), reads));
-            (reads, made) = (made, made.saturating_add(1));
-        }
-        let mut shortcut = input;
-        let mut subsample = Subsample { stride: [1; 2], channels_before: 0 };
-        let mut channels = block.output().channels;
-        match block.shortcut() {
-            Shortcut::Identity => {}
-            Shortcut::Projection(projection) => {
-                push(windowed(Windowed::Conv2d(*projection), input));
-                shortcut = made;
+        self.layers.clone().into_iter().map(move |mut layer| {
+            layer.node.reads = tensor(layer.node.reads);
+            if let Some(read) = &mut layer.node.shortcut {
+                read.tensor = tensor(read.tensor);
             }
-            Shortcut::Padded(padded) => (subsample, channels) = (*padded, block.input().channels),
+            layer
+        })
+    }
+
+    /// The residual block that the stage is; `None` where it is a single layer.
+    pub fn block(&self) -> Option<Block<'a>> {
+        let last = self.layers.last()?;
+        let (Operation::Addition(_, join), Some(read)) = (&last.operation, last.node.shortcut) else {
+            return None;
+        };
+        let (mut path, mut projection) = (Vec::<Conv2d<'a>, MAX_LAYERS>::new(), None);
+        for (tensor, layer) in (1..).zip(&self.layers) {
+            match layer.convolution() {
+                Some(layer) if tensor == read.tensor => projection = Some(*layer),
+                Some(layer) => path.push(*layer).ok()?,
+                None => return None,
+            }
         }
-        let convolution = Windowed::Conv2d(*last);
-        let mut layer = windowed(convolution, reads);
-        let join = Join { addition: block.addition(), subsample, channels };
-        layer.operation = Operation::Addition(convolution, join);
-        layer.node.shortcut = Some(ShortcutRead { tensor: shortcut, stride: subsample.stride[0] });
-        push(layer);
+        let channels = last.output().channels;
+        let shortcut = match projection {
+            Some(layer) => Shortcut::Projection(layer),
+            None if join.subsample == Subsample::NONE && join.channels == channels => Shortcut::Identity,
+            None => Shortcut::Padded(join.subsample),
+        };
+        Block::new(&path, join.addition, shortcut).ok()
     }
 }
 
 impl<'a> Layer<'a> {
+    /// A layer that reads tensor `reads` through its window.
+    pub(crate) fn windowed(layer: Windowed<'a>, reads: u16) -> Self {
+        let (input, output) = (layer.input(), layer.output());
+        let node = Node {
+            reads,
+            input_rows: input.height,
+            window: layer.window(),
+            shortcut: None,
+            output: Tensor {
+                rows: output.height,
+                row_bytes: output.row_len() as u32,
+                base: 0,
+                contiguous: false,
+            },
+            strip: 1,
+            reduction: false,
+            scratch_bytes: 0,
+        };
+        Layer { node, operation: Operation::Windowed(layer) }
+    }
+
+    /// The last convolution of a block, to which tensor `shortcut` is added.
+    pub(crate) fn addition(layer: Conv2d<'a>, reads: u16, join: Join, shortcut: u16) -> Self {
+        let layer = Windowed::Conv2d(layer);
+        let mut added = Layer::windowed(layer, reads);
+        added.operation = Operation::Addition(layer, join);
+        added.node.shortcut = Some(ShortcutRead { tensor: shortcut, stride: join.subsample.stride[0] });
+        added
+    }
+
+    /// A layer that takes tensor `reads` row by row.
+    pub(crate) fn reduction(layer: Reduction<'a>, reads: u16) -> Self {
+        let node = Node {
+            reads,
+            input_rows: layer.input().height,
+            window: Window::square(1, 1, 0),
+            shortcut: None,
+            // 32-bit sums, which become int8 values or f32 scores in their place
+            output: Tensor { rows: 1, row_bytes: 4 * u32::from(layer.outputs()), base: 0, contiguous: false },
+            strip: 1,
+            reduction: true,
+            scratch_bytes: 0,
+        };
+        Layer { node, operation: Operation::Reduction(layer) }
+    }
+
+    /// Shape of the input.
+    pub const fn input(&self) -> Shape {
+        match &self.operation {
+            Operation::Windowed(layer) | Operation::Addition(layer, _) => layer.input(),
+            Operation::Reduction(layer) => layer.input(),
+        }
+    }
+
+    /// Shape of the output.
+    pub const fn output(&self) -> Shape {
+        match &self.operation {
+            Operation::Windowed(layer) | Operation::Addition(layer, _) => layer.output(),
+            Operation::Reduction(layer) => Shape::new(1, 1, layer.outputs()),
+        }
+    }
+
+    /// Whether the output is f32 class scores.
+    pub const fn gives_scores(&self) -> bool {
+        matches!(&self.operation, Operation::Reduction(layer) if layer.gives_scores())
+    }
+
+    /// The convolution that the layer is.
+    pub const fn convolution(&self) -> Option<&Conv2d<'a>> {
+        match &self.operation {
+            Operation::Windowed(Windowed::Conv2d(layer))
+            | Operation::Addition(Windowed::Conv2d(layer), _) => Some(layer),
+            _ => None,
+        }
+    }
+
     /// The layer's node with strips of `strip` rows, its rows standing in the row table from `base` on.
     pub fn place(&self, strip: u8, base: u32) -> Node {
         let mut node = self.node;
         (node.strip, node.output.base) = (strip, base);
-        let scratch = match self.operation {
-            Operation::Windowed(Windowed::Conv2d(layer))
-            | Operation::Addition(Windowed::Conv2d(layer), _) => layer.scratch_bytes(strip),
-            _ => 0,
-        };
+        let scratch = self.convolution().map_or(0, |layer| layer.scratch_bytes(strip));
         node.scratch_bytes = u32::try_from(scratch).unwrap_or(u32::MAX);
         node
     }
 
     /// Multiply-accumulate operations for one image, padded positions included.
     pub fn macs(&self) -> u64 {
-        match self.operation {
-            Operation::Windowed(Windowed::Conv2d(layer))
-            | Operation::Addition(Windowed::Conv2d(layer), _) => layer.macs(),
-            Operation::Reduction(Reduction::Dense(layer)) => layer.weights.len() as u64,
-            _ => 0,
+        match (&self.operation, self.convolution()) {
+            (Operation::Reduction(Reduction::Dense(layer)), _) => layer.weights.len() as u64,
+            (_, layer) => layer.map_or(0, Conv2d::macs),
         }
     }
 
     /// Number of weights, however they lie in flash.
     pub fn weight_count(&self) -> usize {
-        match self.operation {
-            Operation::Windowed(Windowed::Conv2d(layer))
-            | Operation::Addition(Windowed::Conv2d(layer), _) => layer.weight_count(),
-            _ => self.weights().len(),
-        }
+        self.convolution().map_or(self.weights().len(), Conv2d::weight_count)
     }
 
     /// The weights' bytes, as they lie in flash; none for pooling.
     pub const fn weights(&self) -> &'a [i8] {
-        match self.operation {
-            Operation::Windowed(Windowed::Conv2d(layer))
-            | Operation::Addition(Windowed::Conv2d(layer), _) => layer.weights,
-            Operation::Reduction(Reduction::Dense(layer)) => layer.weights,
-            _ => &[],
+        match (&self.operation, self.convolution()) {
+            (Operation::Reduction(Reduction::Dense(layer)), _) => layer.weights,
+            (_, Some(layer)) => layer.weights,
+            (_, None) => &[],
         }
     }
-}
-
-fn windowed(layer: Windowed<'_>, reads: u16) -> Layer<'_> {
-    let (input, output) = (layer.input(), layer.output());
-    let node = Node {
-        reads,
-        input_rows: input.height,
-        window: layer.window(),
-        shortcut: None,
-        output: Tensor {
-            rows: output.height,
-            row_bytes: output.row_len() as u32,
-            base: 0,
-            contiguous: false,
-        },
-        strip: 1,
-        reduction: false,
-        scratch_bytes: 0,
-    };
-    Layer { node, operation: Operation::Windowed(layer) }
-}
-
-fn reduction(layer: Reduction<'_>, reads: u16) -> Layer<'_> {
-    let node = Node {
-        reads,
-        input_rows: layer.input().height,
-        window: Window::square(1, 1, 0),
-        shortcut: None,
-        // 32-bit sums, which become int8 values or f32 scores in their place
-        output: Tensor { rows: 1, row_bytes: 4 * u32::from(layer.outputs()), base: 0, contiguous: false },
-        strip: 1,
-        reduction: true,
-        scratch_bytes: 0,
-    };
-    Layer { node, operation: Operation::Reduction(layer) }
 }

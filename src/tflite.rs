@@ -191,9 +191,8 @@ fn one_over_one_plus_x(x: i32) -> i32 {
     const FORTY_EIGHT_SEVENTEENTHS: i32 = 1515870810;
     const MINUS_THIRTY_TWO_SEVENTEENTHS: i32 = -1010580540;
     let times = saturating_rounding_doubling_high_mul;
-    // (x + 1) / 2, rounded away from zero
-    let sum = i64::from(x) + i64::from(i32::MAX);
-    let half_denominator = ((sum + if sum >= 0 { 1 } else { -1 }) / 2) as i32;
+    // (x + 1) / 2, rounded up
+    let half_denominator = ((i64::from(x) + i64::from(i32::MAX) + 1) >> 1) as i32;
     let start = times(half_denominator, MINUS_THIRTY_TWO_SEVENTEENTHS);
     let mut inverse = FORTY_EIGHT_SEVENTEENTHS.wrapping_add(start);
     for _ in 0..3 {

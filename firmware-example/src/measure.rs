@@ -3,7 +3,7 @@
 use crate::{board, stack};
 
 /// The cost of a piece of work.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Cost {
     /// Time, counted in [`board::UNIT`].
     pub time: u64,
@@ -11,14 +11,15 @@ pub struct Cost {
     pub stack: usize,
 }
 
-/// Runs `work` and measures it. Its result's own bytes belong to the caller and do not count.
+/// Runs `work` and measures its `cost`. Its result's own bytes belong to the caller and do not count.
 #[inline(always)]
-pub fn measure<T>(work: impl FnOnce() -> T) -> (T, Cost) {
+pub fn measure<T>(cost: &mut Cost, work: impl FnOnce() -> T) -> T {
     board::start_clock();
-    let ((result, time), stack) = stack::measure(|| {
+    let Cost { time, stack } = cost;
+    stack::measure(stack, || {
         let start = board::now();
         let result = work();
-        (result, board::now() - start)
-    });
-    (result, Cost { time, stack })
+        *time = board::now() - start;
+        result
+    })
 }

@@ -21,21 +21,24 @@ unsafe extern "C" {
 
 static HIGH_WATER: AtomicUsize = AtomicUsize::new(0);
 
-/// Runs `work` and gives the bytes of stack that it took below its caller's frame.
+/// Runs `work` and gives, in `bytes`, the stack that it took below its caller's frame. Its result lies
+/// in that frame from the start and does not count.
 // Inlined, so that `top` is the caller's; what it calls is not, so that `work` lies below.
 #[inline(always)]
-pub fn measure<T>(work: impl FnOnce() -> T) -> (T, usize) {
+pub fn measure<T>(bytes: &mut usize, work: impl FnOnce() -> T) -> T {
     let top = msp::read() as usize;
-    measure_below(top, work)
+    measure_below(top, bytes, work)
 }
 
+// The result alone is returned, so that the compiler makes it where the caller wants it.
 #[inline(never)]
-fn measure_below<T>(top: usize, work: impl FnOnce() -> T) -> (T, usize) {
+fn measure_below<T>(top: usize, bytes: &mut usize, work: impl FnOnce() -> T) -> T {
     paint();
     let result = work();
     let lowest = lowest();
     HIGH_WATER.fetch_max(ptr::addr_of!(_stack_start).addr() - lowest, Ordering::Relaxed);
-    (result, top.saturating_sub(lowest))
+    *bytes = top.saturating_sub(lowest);
+    result
 }
 
 /// The most bytes of stack in use at any time inside a [`measure`], from the top of memory down.

@@ -41,7 +41,7 @@ pub fn predicted_cycles(layer: &Layer<'_>, strip: u8) -> u64 {
 /// Cycles of rounding and storing an output.
 fn epilogue(layer: &Conv2d<'_>, addition: Option<&Addition>) -> u64 {
     match (layer.requantize.rounding(), addition) {
-        (Rounding::Once { .. }, None) => 12,
+        (Rounding::Once { .. }, None) => 10,
         (Rounding::Once { .. }, Some(Addition::Fused(_))) => 17,
         (Rounding::Twice { .. }, None) => 80,
         (_, Some(_)) => 200,
@@ -61,10 +61,11 @@ fn conv2d(layer: &Conv2d<'_>, addition: Option<&Addition>, strip: usize) -> u64 
         Algorithm::Direct => {
             let tiles = height * width.div_ceil(4);
             let pairs = direct::pairs(&layer.window, channels);
-            // of four windows; where pixels are no whole words they are put together first
-            let widen = 4 * (pairs / 2) * if channels.is_multiple_of(4) { 23 } else { 114 } / 2;
+            // of four windows, row by row; where pixels are no whole words the edges are put together first
+            let edges = if channels.is_multiple_of(4) { 0 } else { 300 };
+            let widen = 12 * pairs + 100 * usize::from(layer.window.kernel[0]) + edges;
             let parts = pairs.div_ceil(96);
-            tiles * (widen + outputs.div_ceil(2) * (173 * pairs / 10 + 70 * parts))
+            tiles * (widen + outputs.div_ceil(2) * (173 * pairs / 10 + 60 * parts))
         }
         _ => {
             let at_run_time =
@@ -74,19 +75,19 @@ fn conv2d(layer: &Conv2d<'_>, addition: Option<&Addition>, strip: usize) -> u64 
             // an odd last row takes as long as a tile's
             let tile_rows = (height / strip.max(1)) * strip.div_ceil(form.tile)
                 + (height % strip.max(1)).div_ceil(form.tile);
-            let across = width.div_ceil(4 * form.tile);
-            let groups = tile_rows * across;
-            let (transform, filter) = match (form.tile, layer.window.stride[0]) {
-                (4, _) => (12_000, 333),
-                (_, 1) => (3900, 160),
-                _ => (13_500, 160),
+            let groups = tile_rows * width.div_ceil(4 * form.tile);
+            // of sixteen channels' values, of the outputs of two channels, of two channels' weights
+            let (transform, sums, filter) = match (form.tile, layer.window.stride[0]) {
+                (4, _) => (15_500, 2300, 360),
+                (_, 1) => (7200, 440, 165),
+                _ => (12_800, 440, 165),
             };
-            let products = form.slots * (165 * channels / 20) + form.groups * 31;
+            let rounds = channels / 16;
+            let products = form.slots * (128 * rounds + 12 * (rounds - 1)) + form.groups * 17;
             let filters = if at_run_time { strips * outputs * channels / 2 * filter } else { 0 };
             // rows that are no whole groups are stored value by value
-            let part = if width.is_multiple_of(4 * form.tile) { 0 } else { 60 };
-            let sums = 8 * form.tile * form.tile * (15 + part);
-            groups * (channels / 16 * transform + outputs / 2 * (products + sums + 270)) + filters
+            let part = if width.is_multiple_of(4 * form.tile) { 0 } else { 480 * form.tile * form.tile };
+            groups * (rounds * transform + outputs / 2 * (products + sums + part + 500)) + filters
         }
     };
     cycles as u64 + epilogue * output.len() as u64

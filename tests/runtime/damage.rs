@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use skipstone::schema::{self, Finish, Operation, Shortcut};
 use skipstone::{
-    Addition, Algorithm, Clamp, Conv2d, Model, Network, NewError, Requantize, RunError, Shape, Window,
-    Windowed,
+    Addition, Algorithm, Clamp, Conv2d, HEADER_BYTES, Model, Network, NewError, ParseError, Requantize,
+    RunError, Shape, Window, Windowed,
 };
 
 use crate::memory::Memory;
@@ -26,6 +26,11 @@ enum Fate {
 
 /// Everything that firmware may do with a blob.
 fn exercise(blob: &[u8]) -> Fate {
+    exercise_but(blob, true)
+}
+
+/// The same, with or without the runs themselves.
+fn exercise_but(blob: &[u8], run: bool) -> Fate {
     let Ok(model) = Model::parse(blob) else { return Fate::NotParsed };
     assert!(model.labels().count() == 0 || model.labels().count() == model.classes());
     assert_eq!(model.label(model.classes()), None);
@@ -34,6 +39,7 @@ fn exercise(blob: &[u8]) -> Fate {
 
     let mut memory = Memory::new(ARENA);
     let fed = match Network::<32>::new(model, memory.bytes()) {
+        Ok(_) if !run => true,
         Ok(mut network) => {
             let mut next = 0;
             let scores = network.run_rows(|row, buffer| {
@@ -53,6 +59,7 @@ fn exercise(blob: &[u8]) -> Fate {
     };
     let mut memory = Memory::new(ARENA);
     let framed = match Network::<32>::with_frame(model, memory.bytes()) {
+        Ok(_) if !run => true,
         Ok(mut network) => {
             assert_eq!(network.input_mut().len(), model.input().len());
             network.input_mut().fill(77);
@@ -67,10 +74,66 @@ fn exercise(blob: &[u8]) -> Fate {
 /// The reasons for which a parsed blob may be refused.
 fn refused(error: NewError) -> bool {
     assert!(
-        matches!(error, NewError::Arena { .. } | NewError::Plan { .. } | NewError::Tensors { .. }),
+        matches!(
+            error,
+            NewError::Arena { .. } | NewError::Plan { .. } | NewError::Rows { .. } | NewError::Tensors { .. }
+        ),
         "{error}"
     );
     false
+}
+
+/// Every bit of the example blobs' headers and manifests, and some of their weights, flipped: the checksum
+/// refuses it; were it the right one, the blob is refused or runs to an end.
+#[test]
+fn flipped_bits_of_the_examples() {
+    // of the larger network's blobs that are set up, some run
+    let examples: [(&[u8], usize); 2] = [
+        (skipstone::include_model!("../../models/digits.skip"), 1),
+        (skipstone::include_model!("../../models/cifar10-resnet8.skip"), 64),
+    ];
+    for (good, each) in examples {
+        assert_eq!(exercise(good), Fate::Ran);
+        let manifest = HEADER_BYTES + u32::from_le_bytes(*good[16..].first_chunk().unwrap()) as usize;
+        let records = (0..8 * manifest).collect::<Vec<_>>();
+        let weights = (8 * manifest..8 * good.len()).step_by(8 * good.len() / 150);
+        let (mut memory, mut fates) = (Memory::new(good.len()), BTreeMap::new());
+        let blob = memory.bytes();
+        blob.copy_from_slice(good);
+        for (index, bit) in records.into_iter().chain(weights).enumerate() {
+            blob[bit / 8] ^= 1 << (bit % 8);
+            assert!(Model::parse(blob).is_err(), "bit {bit} is not missed");
+            let repaired = repaired(blob.to_vec());
+            *fates.entry(exercise_but(&repaired, index % each == 0)).or_insert(0) += 1;
+            blob[bit / 8] ^= 1 << (bit % 8);
+        }
+        println!("{fates:?}");
+        assert_eq!(fates.len(), 3, "blobs of every fate");
+    }
+}
+
+/// A blob that changes under its model, as worn flash does.
+#[test]
+fn verification_finds_what_has_changed() {
+    let good = networks::planned(networks::small());
+    let len = good.len();
+    let memory = Box::leak(Box::new(Memory::new(len))).bytes();
+    memory.copy_from_slice(&good);
+    let first: *mut u8 = memory.as_mut_ptr();
+    // SAFETY: both are this test's own memory. That what is behind a shared slice changes is what is tested.
+    #[allow(unsafe_code)]
+    let (blob, flip) = unsafe {
+        let flip = |at: usize, bit: u8| first.add(at).write_volatile(first.add(at).read_volatile() ^ bit);
+        (core::slice::from_raw_parts(first, len), flip)
+    };
+    let model = Model::parse(blob).unwrap();
+    assert_eq!(model.verify(), Ok(()));
+    for at in 0..len {
+        flip(at, 1 << (at % 8));
+        assert!(matches!(model.verify(), Err(ParseError::Checksum { .. })), "byte {at}");
+        flip(at, 1 << (at % 8));
+    }
+    assert_eq!(model.verify(), Ok(()));
 }
 
 /// Bytes of the header, the manifest and the weights, changed, left out and put in.

@@ -1,5 +1,7 @@
 //! What `Network::new` and `run` refuse, and networks at the ends of what the format can say.
 
+use skipstone::plan::{MAX_VISITS, Proof};
+use skipstone::schedule::{Segment, Tensor};
 use skipstone::schema::{self, Finish, GlobalAveragePool, Operation, Pool2d};
 use skipstone::stage::Stage;
 use skipstone::{
@@ -172,6 +174,60 @@ fn as_many_rows_as_there_can_be() {
         assert_eq!(scores, expected);
     }
     const HEIGHT: u16 = 65_535;
+}
+
+/// A segment that keeps as many rows as there can be: the proof visits each word a few times, it does not
+/// look at all rows for each.
+#[test]
+fn the_proof_takes_as_long_as_the_rows_are() {
+    const HEIGHT: u16 = 65_535;
+    let mut weights = Weights::default();
+    let pool = Operation::Pool2d(Pool2d { window: Window::square(1, 1, 0), kind: Pooling::Max });
+    let network = unplanned(Shape::new(HEIGHT, 1, 1), vec![pool, scores(&mut weights)], weights);
+    // the input's rows in one place, the other's each in its own; the sums on the input's
+    let rows = [vec![0; HEIGHT.into()], (1..=HEIGHT).collect(), vec![0]].concat();
+    let plan = Plan { arena_bytes: 4 << 16, rows, strips: vec![1; 2], segments: vec![1, 1] };
+    let blob = network.assemble(&plan, &plan).unwrap();
+    let model = Model::parse(&blob).unwrap();
+    let mut memory = Memory::new(plan.arena_bytes);
+    assert!(Network::<16>::new(model, memory.bytes()).is_ok());
+
+    let (plan, mut words) = (model.memory_plan(false).unwrap(), vec![0; 1 << 16]);
+    let mut input = Tensor { rows: HEIGHT, row_bytes: 1, base: 0, contiguous: false };
+    let (mut proof, mut base) = (Proof::new(&plan, &mut words), u32::from(HEIGHT));
+    for (index, entry) in model.stages().enumerate() {
+        let node = entry.unwrap().stage.layers(0, 1).next().unwrap().place(1, base);
+        let mut made = [if index == 0 { 0 } else { input.rows }, 0];
+        proof.segment(&Segment { input, nodes: &[node] }, &mut made).unwrap();
+        base += node.entries();
+        input = node.output;
+    }
+    // an input row is made and read, a kept one made, read twice where it is made, taken over and read
+    let visits = 7 * u32::from(HEIGHT);
+    assert!(proof.visits() <= visits + 2, "{} words visited", proof.visits());
+}
+
+/// Rows so many and so long that their proof would take too long.
+#[test]
+fn rows_with_too_many_words() {
+    const CHANNELS: u16 = 2000;
+    let mut weights = Weights::default();
+    let window = Window { kernel: [15, 1], stride: [1, 1], padding: [7, 0, 7, 0] };
+    let pool = Operation::Pool2d(Pool2d { window, kind: Pooling::Max });
+    let error = |height: u16, weights: Weights, operations| {
+        let network = unplanned(Shape::new(height, 1, CHANNELS), operations, weights);
+        let place = |row: u16| row * CHANNELS / 4;
+        let input = (0..height).map(|row| place(row % 16));
+        let rows = input.chain(vec![place(16); height.into()]).chain([place(17)]).collect();
+        let arena_bytes = 4 * usize::from(place(17) + CHANNELS);
+        let plan = Plan { arena_bytes, rows, strips: vec![1; 2], segments: vec![2] };
+        let blob = network.assemble(&plan, &plan).unwrap();
+        let mut memory = Memory::new(arena_bytes);
+        Network::<16>::new(Model::parse(&blob).unwrap(), memory.bytes()).err()
+    };
+    let operations = vec![pool, scores(&mut weights)];
+    assert_eq!(error(1000, weights.clone(), operations.clone()), None);
+    assert_eq!(error(u16::MAX, weights, operations), Some(NewError::Rows { limit: MAX_VISITS }));
 }
 
 /// Global average pooling to one class score.

@@ -6,18 +6,6 @@ use skipstone::{Algorithm, Conv2d, SECTION_ALIGN, schema};
 
 use crate::blob::{Unplanned, Weights};
 
-/// A layer's convolution.
-pub fn convolution<'a>(layer: &Layer<'a>) -> Option<Conv2d<'a>> {
-    use skipstone::Windowed;
-    use skipstone::stage::Operation;
-    match layer.operation {
-        Operation::Windowed(Windowed::Conv2d(layer)) | Operation::Addition(Windowed::Conv2d(layer), _) => {
-            Some(layer)
-        }
-        _ => None,
-    }
-}
-
 impl Unplanned {
     /// The network with these algorithms, one for each layer in the order of the plan (what is no
     /// convolution has one that does not matter). All its algorithms are [`Algorithm::Reference`] before.
@@ -115,7 +103,7 @@ impl Copy<'_> {
         let Some((layer, Some(algorithm))) = chosen else {
             anyhow::bail!("there are fewer algorithms than layers");
         };
-        let layer = convolution(layer).context("a convolution's layer is none")?;
+        let layer = layer.convolution().context("a convolution's layer is none")?;
         let (window, input, outputs) = (&record.window, layer.input(), record.channels);
         let bytes = |algorithm| Conv2d::weight_bytes(window, input, outputs, record.depthwise, algorithm);
         let start = record.weights as usize;

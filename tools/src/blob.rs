@@ -168,7 +168,7 @@ impl Unplanned {
         for entry in skipstone::Stages::new(&records, self.names.len() as u16, &weights, self.input) {
             // what is wrong with a stage, parsing will say
             let Ok(entry) = entry else { break };
-            entry.stage.each_layer(0, 1, &mut |layer| kernels |= Kernels::of(&layer));
+            kernels |= entry.stage.layers(0, 1).fold(0, |kernels, layer| kernels | Kernels::of(&layer));
         }
         manifest.extend(records);
 

@@ -4,7 +4,7 @@
 //! must equal it bit for bit, and it shows the tensors that the executor has only rows of.
 
 use skipstone::LayerError;
-use skipstone::stage::Stage;
+use skipstone::stage::{Operation, Stage};
 
 /// Runs `stages` on an image (raw HWC bytes) and returns the class scores, before a softmax.
 ///
@@ -21,12 +21,19 @@ pub fn run(
     let mut scores = Vec::new();
     for (index, stage) in stages.iter().enumerate() {
         let mut output = vec![0; stage.output().len()];
-        match stage {
-            Stage::Windowed(layer) => layer.run(&tensor, &mut vec![0; layer.scratch_len()], &mut output)?,
-            Stage::Block(block) => block.run(&tensor, &mut vec![0; block.scratch_len()], &mut output)?,
-            Stage::Reduction(layer) => {
-                scores = vec![0.0; output.len()];
-                layer.run(&tensor, &mut vec![0; output.len()], &mut output, &mut scores)?;
+        if let Some(block) = stage.block() {
+            block.run(&tensor, &mut vec![0; block.scratch_len()], &mut output)?;
+        } else {
+            for layer in stage.layers(0, 1) {
+                match layer.operation {
+                    Operation::Reduction(layer) => {
+                        scores = vec![0.0; output.len()];
+                        layer.run(&tensor, &mut vec![0; output.len()], &mut output, &mut scores)?;
+                    }
+                    Operation::Windowed(layer) | Operation::Addition(layer, _) => {
+                        layer.run(&tensor, &mut vec![0; layer.scratch_len()], &mut output)?;
+                    }
+                }
             }
         }
         if !stage.gives_scores() {

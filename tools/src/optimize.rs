@@ -15,7 +15,6 @@ use skipstone::schedule::Node;
 use skipstone::stage::{Layer, Stage};
 use skipstone::{Algorithm, MAX_STEP_ROWS, Stages, predicted_cycles};
 
-use crate::algorithms::convolution;
 use crate::blob::{Blob, Unplanned};
 use crate::planner::{self, Plan};
 
@@ -96,8 +95,7 @@ pub fn assemble(unplanned: &Unplanned, wishes: &Wishes, max_tensors: usize) -> R
     let plain = problem.weight_bytes(&problem.smallest()) + fixed;
     let flash = wishes.flash.unwrap_or(match wishes.goal {
         Goal::Speed => usize::MAX,
-        Goal::Balanced => plain + plain / 5,
-        Goal::Memory => plain,
+        Goal::Balanced | Goal::Memory => plain + plain / 5,
     });
     if flash < plain {
         bail!(
@@ -150,7 +148,7 @@ impl<'u> Problem<'u> {
         let mut variants = Vec::new();
         for algorithm in algorithms {
             let served = plain.iter().flat_map(|stage| stage.layers(0, 1)).map(|layer| {
-                let served = convolution(&layer).is_some_and(|layer| layer.is_served_by(*algorithm));
+                let served = layer.convolution().is_some_and(|layer| layer.is_served_by(*algorithm));
                 if served { *algorithm } else { Algorithm::Reference }
             });
             let variant = unplanned.with_algorithms(&served.collect::<Vec<_>>())?;
@@ -339,7 +337,7 @@ fn choices<'l, 'a: 'l>(
         if usize::from(strip) + rows > MAX_STEP_ROWS || u16::from(strip) > node.output.rows.max(2) {
             return;
         }
-        let (algorithm, input_row, weight_bytes) = match convolution(layer) {
+        let (algorithm, input_row, weight_bytes) = match layer.convolution() {
             Some(layer) => (layer.algorithm(), layer.input().row_len(), layer.weight_len()),
             None => (Algorithm::Reference, 0, 0),
         };
@@ -356,7 +354,7 @@ fn choices<'l, 'a: 'l>(
     };
     let mut served = false;
     for layer in variants {
-        let strips: &[u8] = match convolution(layer).map(|layer| layer.algorithm()) {
+        let strips: &[u8] = match layer.convolution().map(|layer| layer.algorithm()) {
             Some(Algorithm::Winograd) => &[2],
             Some(Algorithm::WinogradAtRunTime) => &[2, 4, 6],
             Some(Algorithm::Winograd4 | Algorithm::Winograd4AtRunTime) => &[4],

@@ -258,11 +258,10 @@ impl Lowered {
                 lives.death.entry(id).or_insert(lives.steps);
                 if let Some(read) = segment.node(step.tensor).and_then(|node| node.shortcut) {
                     let other = row * u16::from(read.stride);
-                    // a frame's row may begin between words, where no row of the table can
+                    // a frame's row may share a word with the next, which lives on
                     let shortcut = segment.tensor(read.tensor);
-                    let offset = usize::from(other) * shortcut.row_bytes as usize;
-                    let at_word = !shortcut.contiguous || offset.is_multiple_of(ROW_ALIGN);
-                    if at_word && segment.in_place(&made, step.tensor, row, read.tensor, other) {
+                    let whole = !shortcut.contiguous || shortcut.row_bytes.is_multiple_of(ROW_ALIGN as u32);
+                    if whole && segment.in_place(&made, step.tensor, row, read.tensor, other) {
                         lives.in_place.insert(id, (input + usize::from(read.tensor), other));
                     }
                 }

@@ -268,7 +268,7 @@ fn a_block_with_zero_weights_is_exactly_relu_of_its_input() {
             let blob = convert(&network, Some(&usual()), method, Wishes::default(), &|_| {}).unwrap().blob;
             let model = Model::parse(&blob).unwrap();
             let stages: Vec<Ready<'_>> = model.stages().map(|entry| entry.unwrap().stage).collect();
-            let Ready::Block(residual) = &stages[1] else { panic!() };
+            let residual = stages[1].block().unwrap();
             let zero_points = [residual.addition().shortcut_zero_point(), residual.clamp().zero_point];
             let mut stem = Vec::new();
             let mut same = 0;

@@ -4,25 +4,29 @@
 
 use cortex_m_rt::entry;
 use defmt::{println, unwrap};
-use firmware_example::{Bits, board, exit, inputs, measure, stack};
-use skipstone::{Arena, Model, Network, Scores};
+use firmware_example::{Bits, Cost, board, exit, inputs, measure, stack};
+use skipstone::{Arena, Model, Network, RunError, Scores};
 use static_cell::ConstStaticCell;
 
+static NETWORK: ConstStaticCell<Network> = ConstStaticCell::new(Network::empty());
 static ARENA: ConstStaticCell<Arena<{ inputs::ARENA_BYTES_ROWS }>> = ConstStaticCell::new(Arena::new());
 
 /// The function that `cargo xtask bench` looks for: all that is executed in it is the run's.
 #[inline(never)]
-fn run<'n>(network: &'n mut Network) -> Scores<'n> {
-    unwrap!(network.run(&inputs::IMAGES[..inputs::IMAGE_BYTES]))
+fn run<'n>(network: &'n mut Network) -> Result<Scores<'n>, RunError> {
+    network.run(&inputs::IMAGES[..inputs::IMAGE_BYTES])
 }
 
 #[entry]
 fn main() -> ! {
-    let (model, parse) = measure(|| unwrap!(Model::parse(inputs::MODEL)));
-    let (mut network, new) = measure(|| -> Network { unwrap!(Network::new(model, ARENA.take())) });
-    let (scores, run) = measure(|| run(&mut network));
+    let [mut parse, mut set_up, mut ran, mut verify] = [Cost::default(); 4];
+    let model = unwrap!(measure(&mut parse, || Model::parse(inputs::MODEL)));
+    let (network, arena) = (NETWORK.take(), ARENA.take());
+    unwrap!(measure(&mut set_up, || network.set_up(model, arena)));
+    let scores = unwrap!(measure(&mut ran, || run(network)));
+    unwrap!(measure(&mut verify, || model.verify()));
     println!("scores  {}", Bits(scores.values()));
-    for (name, cost) in [("parse  ", parse), ("new    ", new), ("run    ", run)] {
+    for (name, cost) in [("parse  ", parse), ("set up ", set_up), ("run    ", ran), ("verify ", verify)] {
         println!("{=str} {=u64} {=str}, {=usize} B of stack", name, cost.time, board::UNIT, cost.stack);
     }
     println!("stack   {=usize} B at the deepest", stack::high_water());

@@ -6,7 +6,7 @@ use core::arch::asm;
 
 use cortex_m_rt::entry;
 use defmt::println;
-use firmware_example::{board, exit, measure};
+use firmware_example::{Cost, board, exit, measure};
 
 /// Executes exactly `2 * rounds` instructions.
 #[inline(always)]
@@ -20,7 +20,8 @@ fn spin(rounds: u32) {
 #[entry]
 fn main() -> ! {
     for rounds in [0, 1_000, 1_000_000, 100_000_000, 400_000_000] {
-        let (_, cost) = measure(|| spin(rounds.max(1)));
+        let mut cost = Cost::default();
+        measure(&mut cost, || spin(rounds.max(1)));
         println!("spin {=u64} counted {=u64} {=str}", 2 * u64::from(rounds), cost.time, board::UNIT);
     }
     exit()

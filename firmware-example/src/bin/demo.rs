@@ -4,10 +4,11 @@
 
 use cortex_m_rt::entry;
 use defmt::{println, unwrap};
-use firmware_example::{Bits, Percent, board, exit, inputs, measure, stack};
+use firmware_example::{Bits, Cost, Percent, board, exit, inputs, measure, stack};
 use skipstone::{Arena, Model, Network};
 use static_cell::ConstStaticCell;
 
+static NETWORK: ConstStaticCell<Recognizer> = ConstStaticCell::new(Recognizer::empty());
 static ARENA: ConstStaticCell<Arena<{ inputs::ARENA_BYTES_ROWS }>> = ConstStaticCell::new(Arena::new());
 
 /// A network that is linked with the kernels that its model needs, and no others.
@@ -16,9 +17,11 @@ type Recognizer = Network<'static, 16, { skipstone::kernels(inputs::MODEL) }>;
 #[entry]
 fn main() -> ! {
     let image = &inputs::IMAGES[..inputs::IMAGE_BYTES];
-    let (model, parse) = measure(|| unwrap!(Model::parse(inputs::MODEL)));
-    let (mut network, new) = measure(|| unwrap!(Recognizer::new(model, ARENA.take())));
-    let (scores, run) = measure(|| unwrap!(network.run(image)));
+    let [mut parse, mut set_up, mut run] = [Cost::default(); 3];
+    let model = unwrap!(measure(&mut parse, || Model::parse(inputs::MODEL)));
+    let (network, arena) = (NETWORK.take(), ARENA.take());
+    unwrap!(measure(&mut set_up, || network.set_up(model, arena)));
+    let scores = unwrap!(measure(&mut run, || network.run(image)));
 
     let input = model.input();
     println!("board   {=str}", board::NAME);
@@ -30,7 +33,7 @@ fn main() -> ! {
     for class in scores.top::<3>() {
         println!("saw     {=str} {}", model.label(class.index).unwrap_or("?"), Percent(class.probability));
     }
-    for (name, cost) in [("parse  ", parse), ("new    ", new), ("run    ", run)] {
+    for (name, cost) in [("parse  ", parse), ("set up ", set_up), ("run    ", run)] {
         println!("{=str} {=u64} {=str}, {=usize} B of stack", name, cost.time, board::UNIT, cost.stack);
     }
     println!("stack   {=usize} B at the deepest", stack::high_water());

@@ -94,13 +94,14 @@ impl<'a, 'l> Epilogue<'a, 'l> {
         let (pixels, end) = (COLUMNS * fours, channel + channels);
         let reach = (x + pixels) * outputs;
         let mut places = [core::ptr::null_mut(); MAX_ROWS];
-        let mut fits = channels > 0 && rows.len() * channels * pixels <= sums.len();
+        let mut fits = rows.len() * channels * pixels <= sums.len();
         for (place, row) in places.iter_mut().zip(rows.iter_mut()) {
             fits &= reach <= row.len();
             *place = row.as_mut_ptr().wrapping_add(x * outputs + channel);
         }
-        match (&self.short, self.multipliers.get(channel..end), places.get(..rows.len())) {
-            (Some(short), Some(multipliers), Some(places)) if fits && !places.is_empty() => {
+        let places = places.get(..rows.len()).unwrap_or_default();
+        match (&self.short, self.multipliers.get(channel..end)) {
+            (Some(short), Some(multipliers)) if fits && channels > 0 && !places.is_empty() => {
                 // SAFETY: there are as many sums and multipliers, and the last values lie inside the rows.
                 #[allow(unsafe_code)]
                 unsafe {
@@ -204,10 +205,12 @@ fn saturate(value: i32) -> i8 {
 /// The loops of [`Short::store`] around four pixels' instructions.
 ///
 /// r0 sums, r1 output, r2 fours left, r3 multiplier, r4 `outputs`, r5 to r9 the fields of [`Short`]; the
-/// pixels have r10 to lr.
+/// pixels have r10 to lr. `$next` is how the output and the multiplier of the next channel are kept, as
+/// instructions that begin with those of a row (in r10 and r2), take the next into r1 and r3, and compare
+/// with the end.
 #[cfg(skipstone_dsp)]
 macro_rules! store_m4 {
-    ($(#[$doc:meta])* $name:ident, $($pixels:literal),+) => {
+    ($(#[$doc:meta])* $name:ident, [$begin:literal, $take:literal, $compare:literal], $pixels:literal) => {
         $(#[$doc])*
         #[allow(unsafe_code)]
         #[unsafe(naked)]
@@ -231,20 +234,15 @@ macro_rules! store_m4 {
                 "ldrd r1, r2, [sp, #4]",
                 "ldr r10, [r1], #4",
                 "str r1, [sp, #4]",
-                "strd r10, r2, [sp, #56]",   // output and multiplier of the next channel
+                $begin,
                 "2:",                        // a channel
-                "ldrd r1, r11, [sp, #56]",
-                "ldr r3, [r11], #4",
-                "add r10, r1, #1",
-                "strd r10, r11, [sp, #56]",
+                $take,
                 "ldr r2, [sp]",
                 "3:",
-                $($pixels,)+
+                $pixels,
                 "subs r2, r2, #1",
                 "bne 3b",
-                "ldr r2, [sp, #60]",
-                "ldr r3, [sp, #12]",
-                "cmp r2, r3",
+                $compare,
                 "bne 2b",
                 "ldr r2, [sp, #4]",
                 "ldr r3, [sp, #52]",
@@ -258,33 +256,39 @@ macro_rules! store_m4 {
 
 #[cfg(skipstone_dsp)]
 store_m4! {
-    /// One rounding.
+    /// One rounding; r5, r8 and r9 are free.
     store_plain_m4,
-    "ldmia r0!, {{r10-r12, lr}}",
-    ".irp sum, r10, r11, r12, lr",
-    "smmla \\sum, \\sum, r3, r6",
-    "asr \\sum, \\sum, r7",
-    "ssat \\sum, #8, \\sum",
-    "strb \\sum, [r1]",
-    "add r1, r1, r4",
-    ".endr"
+    ["mov r8, r10\nmov r5, r2\nldr r9, [sp, #12]", "mov r1, r8\nadd r8, r8, #1\nldr r3, [r5], #4", "cmp r5, r9"],
+    "ldmia r0!, {{r10-r12, lr}}
+    .irp sum, r10, r11, r12, lr
+    smmla \\sum, \\sum, r3, r6
+    asr \\sum, \\sum, r7
+    ssat \\sum, #8, \\sum
+    strb \\sum, [r1]
+    add r1, r1, r4
+    .endr"
 }
 
 #[cfg(skipstone_dsp)]
 store_m4! {
     /// One rounding of the sum and the shortcut.
     store_joined_m4,
-    ".rept 4",
-    "ldr r10, [r0], #4",
-    "ldrsb r11, [r1]",
-    "mov r12, r5",
-    "mov lr, r6",
-    "lsl r11, r11, r9",
-    "smlal r12, lr, r10, r3",
-    "smlal r12, lr, r11, r8",
-    "asr lr, lr, r7",
-    "ssat lr, #8, lr",
-    "strb lr, [r1]",
-    "add r1, r1, r4",
-    ".endr"
+    [
+        "strd r10, r2, [sp, #56]",
+        "ldrd r1, r11, [sp, #56]\nldr r3, [r11], #4\nadd r10, r1, #1\nstrd r10, r11, [sp, #56]",
+        "ldr r2, [sp, #60]\nldr r3, [sp, #12]\ncmp r2, r3"
+    ],
+    ".rept 4
+    ldr r10, [r0], #4
+    ldrsb r11, [r1]
+    mov r12, r5
+    mov lr, r6
+    lsl r11, r11, r9
+    smlal r12, lr, r10, r3
+    smlal r12, lr, r11, r8
+    asr lr, lr, r7
+    ssat lr, #8, lr
+    strb lr, [r1]
+    add r1, r1, r4
+    .endr"
 }

@@ -24,14 +24,14 @@ pub(super) const COLUMNS: usize = 4;
 /// Pairs of a round of [`wide`].
 pub(super) const ROUND: usize = 8;
 
-/// Adds the products of `pairs` pairs to `sums`: four columns of one output channel, then four of
-/// the next. The weights are int8: a word holds for both channels what both taps
+/// Adds the products of `pairs` pairs to `sums`, or to `bias` if there is one for each channel: four columns of one
+/// output channel, then four of the next. The weights are int8: a word holds for both channels what both taps
 /// weigh, (channel 0 tap 0, channel 1 tap 0, channel 0 tap 1, channel 1 tap 1); the next two channels
 /// have the next `pairs` words. The values serve all channels.
 ///
 /// Where a slice is too short, nothing is done.
 #[inline(always)]
-pub(super) fn packed(values: &[u32], weights: &[u32], sums: &mut [i32], pairs: usize) {
+pub(super) fn packed(values: &[u32], weights: &[u32], bias: &[[i32; 2]], sums: &mut [i32], pairs: usize) {
     let twos = sums.len() / (2 * COLUMNS);
     if pairs == 0 || twos == 0 || values.len() < COLUMNS * pairs || weights.len() < pairs * twos {
         return;
@@ -43,12 +43,20 @@ pub(super) fn packed(values: &[u32], weights: &[u32], sums: &mut [i32], pairs: u
         #[allow(unsafe_code)]
         unsafe {
             let end = sums.as_mut_ptr().add(2 * COLUMNS * twos);
-            packed_m4(values.as_ptr(), weights.as_ptr(), sums.as_mut_ptr(), end, pairs);
+            let bias = if bias.len() < twos { core::ptr::null() } else { bias.as_ptr() };
+            packed_m4(values.as_ptr(), weights.as_ptr(), sums.as_mut_ptr(), end, pairs, bias);
         }
     }
     #[cfg(not(skipstone_dsp))]
-    for (sums, weights) in sums.chunks_exact_mut(2 * COLUMNS).zip(weights.chunks_exact(pairs)) {
+    for (two, (sums, weights)) in
+        sums.chunks_exact_mut(2 * COLUMNS).zip(weights.chunks_exact(pairs)).enumerate()
+    {
         use super::primitives::{smlad, sxtb16, sxtb16_ror8};
+        if let Some(bias) = bias.get(two).filter(|_| bias.len() >= twos) {
+            for (sums, bias) in sums.chunks_exact_mut(COLUMNS).zip(bias) {
+                sums.fill(*bias);
+            }
+        }
         for (values, weights) in values.chunks_exact(COLUMNS).zip(weights) {
             let channels = [sxtb16(*weights), sxtb16_ror8(*weights)];
             for (sums, weight) in sums.chunks_exact_mut(COLUMNS).zip(channels) {
@@ -282,11 +290,12 @@ unsafe extern "C" fn packed_m4(
     sums: *mut i32,
     end: *mut i32,
     pairs: usize,
+    bias: *const [i32; 2],
 ) {
     core::arch::naked_asm!(
         "push {{r4-r11, lr}}",
         "sub sp, sp, #24", // + 0: first values, + 4: what the weights go back, + 8: end of the sums,
-        "ldr r4, [sp, #60]", // + 12: where to begin, + 16: end of the values, + 20: sums
+        "ldr r4, [sp, #60]", // + 12: where to begin, + 16: end of the values, + 20: sums, + 64: biases
         "sub r0, r0, #4",
         "sub r1, r1, #4",
         "add r5, r0, r4, lsl #4",
@@ -303,6 +312,19 @@ unsafe extern "C" fn packed_m4(
         "strd r5, r2, [sp, #16]",
         "1:", // two channels
         "sub r1, r1, r6",
+        "ldr r3, [sp, #64]",
+        "cbz r3, 3f",
+        "ldr r4, [r3], #4",
+        "ldr r8, [r3], #4",
+        "str r3, [sp, #64]",
+        "mov r5, r4",
+        "mov r6, r4",
+        "mov r7, r4",
+        "mov r9, r8",
+        "mov r10, r8",
+        "mov r11, r8",
+        "bx r12",
+        "3:",
         "ldmia r2, {{r4-r11}}",
         "bx r12",
         ".balign 4",

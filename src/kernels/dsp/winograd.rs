@@ -39,6 +39,7 @@ use crate::quantization::Addition;
 use crate::shape::Window;
 
 pub use filters::transform_weights;
+use outputs::LINES;
 
 /// Pairs of channels that are transformed at a time.
 const PAIRS: usize = ROUND;
@@ -59,8 +60,9 @@ enum Kind {
 struct Form {
     kind: Kind,
     stride: usize,
-    /// Output rows and columns of a tile.
+    /// Output rows and columns of a tile, 2^`tile_bits`.
     tile: usize,
+    tile_bits: u8,
     /// Input rows under a tile, input columns under four tiles.
     rows: usize,
     columns: usize,
@@ -74,6 +76,7 @@ const SMALL: Form = Form {
     kind: Kind::Small,
     stride: 1,
     tile: 2,
+    tile_bits: 1,
     rows: 4,
     columns: 10,
     groups: Groups::new(&[(16, 1)]),
@@ -83,6 +86,7 @@ const LARGE: Form = Form {
     kind: Kind::Large,
     stride: 1,
     tile: 4,
+    tile_bits: 2,
     rows: 6,
     columns: 18,
     groups: Groups::new(&[(36, 1)]),
@@ -92,6 +96,7 @@ const POLYPHASE: Form = Form {
     kind: Kind::Polyphase,
     stride: 2,
     tile: 2,
+    tile_bits: 1,
     rows: 5,
     columns: 17,
     groups: Groups::new(&[(1, 1), (4, 2), (4, 4)]),
@@ -106,6 +111,11 @@ impl Form {
             (1, _) => &SMALL,
             _ => &POLYPHASE,
         }
+    }
+
+    /// Tiles over so many outputs.
+    const fn tiles(&self, outputs: usize) -> usize {
+        outputs.saturating_add(self.tile - 1) >> self.tile_bits
     }
 
     /// Words of the values of a group of tiles.
@@ -125,6 +135,12 @@ impl Form {
 
     const fn sums(&self) -> usize {
         self.groups.sums()
+    }
+
+    /// Words beside the values: lines, or `weights` words of weights, sums and outputs.
+    const fn beside_words(&self, weights: usize) -> usize {
+        let later = weights + self.sums() + self.tile * self.row_outputs() + LINES;
+        if later > self.line_words() { later } else { self.line_words() }
     }
 
     /// Outputs of four tiles and two channels in a row.
@@ -173,21 +189,20 @@ pub(crate) fn weight_words(window: &Window, algorithm: Algorithm, channels: usiz
     Form::of(window, algorithm).weight_words(channels).saturating_mul(outputs / 2)
 }
 
-/// Words of scratch memory for strips of `strip` rows: lines, values and sums of a group of tiles; at
-/// run time the values of all groups and two channels' weights.
+/// Words of scratch memory for strips of `strip` rows: the values of a group of tiles, at run time of all, and
+/// what is needed beside them: lines before, then sums, outputs and at run time two channels' weights.
 pub(crate) fn scratch_words(layer: &Conv2d<'_>, strip: usize) -> usize {
     let (form, channels) = (Form::of(&layer.window, layer.algorithm), usize::from(layer.input.channels));
     let (groups, weights) = match at_run_time(layer.algorithm) {
-        true => (groups_across(layer, form) * strip.div_ceil(form.tile), form.weight_words(channels)),
+        true => (groups_across(layer, form) * form.tiles(strip), form.weight_words(channels)),
         false => (1, 0),
     };
-    let values = groups.saturating_mul(form.value_words(channels));
-    values.saturating_add(form.line_words() + weights + form.sums() + form.tile * form.row_outputs())
+    groups.saturating_mul(form.value_words(channels)).saturating_add(form.beside_words(weights))
 }
 
 /// Groups of tiles in a row of tiles.
 fn groups_across(layer: &Conv2d<'_>, form: &Form) -> usize {
-    usize::from(layer.output.width).div_ceil(form.tile * COLUMNS)
+    form.tiles(layer.output.width.into()).div_ceil(COLUMNS)
 }
 
 /// A strip of output rows; see the module's head.
@@ -203,17 +218,12 @@ pub(crate) fn conv2d(
     let epilogue = Epilogue::new(layer, addition, form.scale_bits);
     let channels = usize::from(layer.input.channels);
     let at_run_time = at_run_time(layer.algorithm);
-    let groups = groups_across(layer, form).max(1) * output.len().div_ceil(form.tile);
+    let groups = groups_across(layer, form).max(1) * form.tiles(output.len());
     let two = form.weight_words(channels).max(1);
     let value_words = form.value_words(channels).max(1);
 
-    let Some((sums, rest)) = scratch.split_at_mut_checked(form.sums()) else { return };
-    let Some((outputs, rest)) = rest.split_at_mut_checked(form.tile * form.row_outputs()) else { return };
-    let Some((lines, rest)) = rest.split_at_mut_checked(form.line_words()) else { return };
     let here = if at_run_time { two } else { 0 };
-    let Some((weights_here, values)) = rest.split_at_mut_checked(here) else { return };
-    let sums: &mut [i32] = bytemuck::cast_slice_mut(sums);
-    let outputs: &mut [i32] = bytemuck::cast_slice_mut(outputs);
+    let Some((beside, values)) = scratch.split_at_mut_checked(form.beside_words(here)) else { return };
     let weights: &[u32] = bytemuck::try_cast_slice(layer.weights).unwrap_or_default();
     // at run time the weights of two channels serve all groups, else a group's values all channels
     let batch = if at_run_time { groups } else { 1 };
@@ -224,9 +234,13 @@ pub(crate) fn conv2d(
         for _ in 0..batch {
             let Some((here, later)) = rest.split_at_mut_checked(value_words) else { return };
             let rows = input.get(place.y * form.stride..).unwrap_or_default();
-            form.transform(layer, rows, place.x, lines, here);
+            form.transform(layer, rows, place.x, beside, here);
             (place, rest) = (next(place), later);
         }
+        let Some((weights_here, sums)) = beside.split_at_mut_checked(here) else { return };
+        let Some((sums, outputs)) = bytemuck::cast_slice_mut(sums).split_at_mut_checked(form.sums()) else {
+            return;
+        };
         let mut weights = weights;
         for (pair, bias) in layer.bias.as_chunks::<2>().0.iter().enumerate() {
             if at_run_time {
@@ -239,7 +253,7 @@ pub(crate) fn conv2d(
             let (mut place, mut values) = (first, &*values);
             for _ in 0..batch {
                 wide(&form.groups, channels / 2, values, weights, sums);
-                form.outputs(sums, bias, lines, outputs);
+                form.outputs(sums, bias, outputs);
                 let end = output.len().min(place.y + form.tile);
                 let rows = output.get_mut(place.y..end).unwrap_or_default();
                 epilogue.store(outputs, rows, [place.x, form.tile], 2 * pair, 2);

@@ -3,9 +3,7 @@
 use anyhow::{Context, Result};
 use serde::Serialize;
 use skipstone::schema::{self, Operation, Shortcut};
-use skipstone::stage::{self, Stage};
 use skipstone::{Algorithm, Model, Shape, Softmax, VERSION, Window, predicted_cycles};
-use skipstone_tools::algorithms::convolution;
 use skipstone_tools::convert::meaning;
 
 use super::host;
@@ -95,18 +93,17 @@ pub(crate) fn report(model: Model<'_>) -> Result<Report> {
             if !matches!(operation, Operation::Pool2d(_)) {
                 output_meaning = meaning(&operation); // pooling keeps its input's
             }
-            let (input, output) = shapes(&layer.operation);
             layers.push(LayerReport {
                 name: name.to_owned(),
-                block: matches!(entry.stage, Stage::Block(_)).then_some(blocks.len()),
+                block: entry.stage.block().map(|_| blocks.len()),
                 kind: operation.kind(),
                 window: (!layer.node.reduction).then_some(layer.node.window),
                 adds_shortcut: layer.node.shortcut.is_some(),
-                input,
-                output,
+                input: layer.input(),
+                output: layer.output(),
                 macs: layer.macs(),
-                parameters: parameters(layer.weight_count(), output),
-                algorithm: convolution(&layer).map(|layer| layer.algorithm()),
+                parameters: parameters(layer.weight_count(), layer.output()),
+                algorithm: layer.convolution().map(|layer| layer.algorithm()),
                 weight_bytes: layer.weights().len(),
                 cycles: predicted_cycles(&layer, frame.strip),
                 scale: output_meaning.map(|(scale, _)| scale),
@@ -115,7 +112,7 @@ pub(crate) fn report(model: Model<'_>) -> Result<Report> {
                 rows: *rows,
             });
         }
-        if matches!(entry.stage, Stage::Block(_)) {
+        if entry.stage.block().is_some() {
             let own = layers.get(first..).unwrap_or_default();
             blocks.push(BlockReport {
                 name: entry.record.name.to_owned(),
@@ -160,15 +157,6 @@ fn parts<'a>(stage: &schema::Stage<'a>) -> Vec<(&'a str, Operation)> {
         parts.insert(parts.len().saturating_sub(1), ("projection", Operation::Conv2d(projection.clone())));
     }
     parts
-}
-
-fn shapes(operation: &stage::Operation<'_>) -> (Shape, Shape) {
-    match operation {
-        stage::Operation::Windowed(layer) | stage::Operation::Addition(layer, _) => {
-            (layer.input(), layer.output())
-        }
-        stage::Operation::Reduction(layer) => (layer.input(), Shape::new(1, 1, layer.outputs())),
-    }
 }
 
 /// A layer's weights and the bias of each of its outputs.

@@ -133,8 +133,8 @@ fn tflite_exact_is_every_layer_of_the_reference_kernels() {
         let mut seen = 0;
         let scores = layerwise::run(&stages, image, &mut |stage, output| {
             let (made, inside) = &tensors[stage];
-            if let Stage::Block(block) = &stages[stage] {
-                let made = inner(block, &input);
+            if let Some(block) = stages[stage].block() {
+                let made = inner(&block, &input);
                 assert_eq!(made.len(), inside.len());
                 for (made, number) in made.iter().zip(inside) {
                     assert_eq!(*made, golden(*number), "image {index}, tensor {number}");

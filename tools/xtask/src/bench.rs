@@ -34,7 +34,8 @@ QEMU counts instructions, exact to 40; --check and --update use these alone. A s
 them to layers and models a Cortex-M4's cycles for memory without wait states; both must agree.
 
 JSON keys: network, mode, instructions, cycles, predicted_cycles, macs, arena_bytes (frame in it), arena_bytes_rows (fed by \
-rows, as it is measured), blob_bytes, code_bytes, stack_bytes, parse_instructions, new_instructions, layers \
+rows, as it is measured), blob_bytes, code_bytes, stack_bytes, parse_instructions, set_up_instructions, \
+verify_instructions, layers \
 (name, macs, instructions, cycles).";
 
 /// What to measure and what to do with it.
@@ -154,7 +155,8 @@ pub(crate) struct Measurement {
     /// Of the run; its instructions are QEMU's.
     run: Cost,
     parse_instructions: u64,
-    new_instructions: u64,
+    set_up_instructions: u64,
+    verify_instructions: u64,
     code_bytes: u64,
     stack_bytes: u64,
     /// Of each layer, and of what is not in a layer.
@@ -186,7 +188,8 @@ impl Measurement {
             mode,
             run: Cost { instructions, cycles: counted.total.cycles },
             parse_instructions: report.number("parse")?,
-            new_instructions: report.number("new")?,
+            set_up_instructions: report.number("set up")?,
+            verify_instructions: report.number("verify")?,
             code_bytes: flash_size::code_bytes(&elf, &case)?,
             stack_bytes: report.number("stack")?,
             case,
@@ -232,7 +235,8 @@ impl Measurement {
             "code_bytes": self.code_bytes,
             "stack_bytes": self.stack_bytes,
             "parse_instructions": self.parse_instructions,
-            "new_instructions": self.new_instructions,
+            "set_up_instructions": self.set_up_instructions,
+            "verify_instructions": self.verify_instructions,
             "layers": layers.collect::<Vec<_>>(),
         })
     }

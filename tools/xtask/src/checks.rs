@@ -12,10 +12,13 @@ use crate::firmware::{Build, SELF_TEST};
 use crate::report::Report;
 use crate::suite::{Outcome, Suite};
 use crate::toolchain::{Toolchain, host_cargo, is_installed};
-use crate::{emulator, flash_size, paths, process, setup};
+use crate::{emulator, flash_size, panics, paths, process, setup};
 
 /// Code and constants of the demo beside its model, with the kernels that it needs. 40 KiB is the goal.
 const MAX_CODE_BYTES: u64 = 44 * 1024;
+
+/// Stack of parsing, of setting up and of running, each below its caller's frame.
+const MAX_STACK_BYTES: u64 = 2048;
 
 /// What ResNet-8 may need: mode, bytes of arena with the frame in it, bytes of blob.
 const BUDGETS: [(&str, u64, u64); 3] =
@@ -54,6 +57,8 @@ pub(crate) fn run(only: &[String]) -> Result<ExitCode> {
     suite.check("emulated parity, digits", || bench.parity(bench.digits()?, DIGITS));
     suite.check("emulated parity, ResNet-56", || bench.deep());
     suite.check("budgets", || bench.budgets());
+    suite.check("panic free", || bench.panic_free());
+    suite.check("stack", || bench.stack());
     suite.check("flash size", || bench.flash_size());
     suite.check("bench counts", || bench.counts());
     suite.check("bench baseline", || bench.baseline());
@@ -268,6 +273,36 @@ impl Bench {
             lines.push(format!("{name}: {} B of arena, {} B of blob", facts.arena_bytes, facts.blob_bytes));
         }
         Ok(Outcome::pass(lines.join("; ")))
+    }
+
+    /// Nothing in the engine can panic: the linker says so.
+    fn panic_free(&self) -> Result<Outcome> {
+        panics::check(self.photo()?, &self.toolchain)?;
+        Ok(Outcome::pass("links without a panic, the runtime compiled for size and for speed"))
+    }
+
+    /// Parsing, setting up and running stay within [`MAX_STACK_BYTES`].
+    fn stack(&self) -> Result<Outcome> {
+        let mut lines = Vec::new();
+        let mut check = |name: &str, program: &str, case: &Case| -> Result<()> {
+            let stacks = self.emulate(program, case)?.stacks()?;
+            let deepest = stacks.iter().max().copied().unwrap_or_default();
+            ensure!(
+                deepest <= MAX_STACK_BYTES,
+                "{name}: {stacks:?} B of stack to parse, set up and run; {MAX_STACK_BYTES} allowed"
+            );
+            lines.push(format!("{name} {deepest} B"));
+            Ok(())
+        };
+        check("digits", "demo", self.digits()?)?;
+        check("cifar10-resnet8", "demo", self.photo()?)?;
+        for network in [Network::Resnet8, Network::Resnet20, Network::Resnet56] {
+            for mode in MODES {
+                let case = network.case(mode, self.tool()?)?;
+                check(&case.name, "bench", &case)?;
+            }
+        }
+        Ok(Outcome::pass(format!("{}; {MAX_STACK_BYTES} B allowed", lines.join(", "))))
     }
 
     fn flash_size(&self) -> Result<Outcome> {

@@ -9,6 +9,7 @@ mod emulator;
 mod firmware;
 mod flash;
 mod flash_size;
+mod panics;
 mod paths;
 mod picture;
 mod process;

@@ -29,6 +29,16 @@ impl Report {
         number.with_context(|| format!("the firmware printed `{name} {text}`, which is no number"))
     }
 
+    /// Bytes of stack of parsing, setting up and running.
+    pub(crate) fn stacks(&self) -> Result<[u64; 3]> {
+        let stack = |name| {
+            let text = self.text(name)?;
+            let bytes = text.split_once(", ").and_then(|(_, stack)| stack.split(' ').next()?.parse().ok());
+            bytes.with_context(|| format!("the firmware printed `{name} {text}`, which has no stack"))
+        };
+        Ok([stack("parse")?, stack("set up")?, stack("run")?])
+    }
+
     /// Everything, for comparing runs.
     pub(crate) fn lines(&self) -> &[String] {
         &self.0
@@ -48,5 +58,9 @@ mod tests {
         assert_eq!(report.all("saw").collect::<Vec<_>>(), ["cat", "dog"]);
         assert!(report.text("missing").unwrap_err().to_string().contains("`missing`"));
         assert!(report.number("saw").is_err());
+        assert!(report.stacks().is_err());
+        let lines =
+            ["parse 1 cycles, 2 B of stack", "set up 3 cycles, 4 B of stack", "run 5 x, 6 B of stack"];
+        assert_eq!(Report::new(lines.map(Into::into).to_vec()).stacks().unwrap(), [2, 4, 6]);
     }
 }

@@ -1,7 +1,9 @@
 //! The weights' side: G g G^T of a filter, two channels in a word.
 
 use super::{Form, Kind};
-use crate::kernels::dsp::primitives::{quadruple, sadd16, ssub16, sxtb16};
+#[cfg(not(skipstone_dsp))]
+use crate::kernels::dsp::primitives::quadruple;
+use crate::kernels::dsp::primitives::{sadd16, ssub16, sxtb16};
 use crate::layer::Algorithm;
 use crate::shape::Window;
 
@@ -108,7 +110,14 @@ impl Taps {
     }
 
     /// The same with the rows of G for large tiles: 36 words, `channels` apart.
-    #[inline(always)]
+    #[cfg(skipstone_dsp)]
+    unsafe fn transform_large(self, to: *mut u32) {
+        // SAFETY: the caller's.
+        unsafe { transform_large_m4(self.from, self.channels, self.rotation, to) }
+    }
+
+    /// The same with the rows of G for large tiles: 36 words, `channels` apart.
+    #[cfg(not(skipstone_dsp))]
     unsafe fn transform_large(self, mut to: *mut u32) {
         let mut lines = [[0; 3]; 6];
         for column in 0..3 {
@@ -166,6 +175,7 @@ fn each(a: [u32; 3], b: [u32; 3], f: impl Fn(u32, u32) -> u32) -> [u32; 3] {
 
 /// Three taps in a line by the rows of G for large tiles, (1, 0, 0) / 4, (-1, -1, -1) / 6, (-1, 1, -1) / 6,
 /// (1, 2, 4) / 24, (1, -2, 4) / 24, (0, 0, 1), times 24, -24, -24, 24, 24, 12: at most 12 times a tap's range.
+#[cfg(not(skipstone_dsp))]
 #[inline(always)]
 fn large([a, b, c]: [u32; 3]) -> [u32; 6] {
     let (outer, four_a, four_c) = (sadd16(a, c), quadruple(a), quadruple(c));
@@ -178,6 +188,86 @@ fn large([a, b, c]: [u32; 3]) -> [u32; 6] {
         ssub16(even, odd),
         sadd16(sadd16(four_c, four_c), four_c),
     ]
+}
+
+/// [`large`] of r4, r5 and r6: the results are in r4, r7, r8, r6, r5 and r9.
+#[cfg(skipstone_dsp)]
+macro_rules! large_m4 {
+    () => {
+        "and r9, lr, r6, lsl #2
+        sadd16 r7, r4, r6
+        sadd16 r6, r4, r9
+        sadd16 r8, r9, r9
+        sadd16 r9, r9, r8
+        sadd16 r8, r4, r4
+        and r4, lr, r4, lsl #2
+        sadd16 r4, r4, r8
+        ssub16 r8, r7, r5
+        sadd16 r7, r7, r5
+        sadd16 r5, r5, r5
+        sadd16 r6, r6, r5
+        sadd16 r5, r5, r5
+        ssub16 r5, r6, r5
+        and r7, lr, r7, lsl #2
+        and r8, lr, r8, lsl #2"
+    };
+}
+
+#[cfg(skipstone_dsp)]
+#[allow(unsafe_code)]
+#[unsafe(naked)]
+unsafe extern "C" fn transform_large_m4(from: *const i8, channels: usize, rotation: u32, to: *mut u32) {
+    core::arch::naked_asm!(
+        "push {{r4-r11, lr}}",
+        "sub sp, sp, #72", // three columns of six lines
+        "mvn lr, #0x30000",
+        "add r12, r1, r1, lsl #1",
+        "mov r10, sp",
+        "mov r11, #3",
+        "1:", // a column of taps
+        "ldr r4, [r0]",
+        "ldr r5, [r0, r12]",
+        "ldr r6, [r0, r12, lsl #1]",
+        "add r0, r0, r1",
+        ".irp tap, r4, r5, r6",
+        "ror \\tap, \\tap, r2",
+        "sxtb16 \\tap, \\tap",
+        ".endr",
+        large_m4!(),
+        "str r7, [r10, #4]",
+        "str r8, [r10, #8]",
+        "str r6, [r10, #12]",
+        "str r5, [r10, #16]",
+        "str r9, [r10, #20]",
+        "str r4, [r10], #24",
+        "subs r11, r11, #1",
+        "bne 1b",
+        "mov r10, sp",
+        "mov r11, #6",
+        "add r0, r3, r1, lsl #2",
+        "lsl r12, r1, #3", // two slots
+        "2:",              // a line
+        "ldr r5, [r10, #24]",
+        "ldr r6, [r10, #48]",
+        "ldr r4, [r10], #4",
+        large_m4!(),
+        "str r4, [r3]",
+        "str r7, [r0]",
+        "add r3, r3, r12",
+        "add r0, r0, r12",
+        "str r8, [r3]",
+        "str r6, [r0]",
+        "add r3, r3, r12",
+        "add r0, r0, r12",
+        "str r5, [r3]",
+        "str r9, [r0]",
+        "add r3, r3, r12",
+        "add r0, r0, r12",
+        "subs r11, r11, #1",
+        "bne 2b",
+        "add sp, sp, #72",
+        "pop {{r4-r11, pc}}",
+    )
 }
 
 /// Stride 2: the slot of each product, by what it takes of rows and of columns: with d0 to d4 under a

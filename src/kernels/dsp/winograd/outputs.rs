@@ -9,11 +9,11 @@ const NINTH: i32 = 0x38E3_8E39;
 
 impl Form {
     /// A^T sums A + bias of four tiles and two channels: for each row, for both channels, the outputs of the
-    /// tiles beside each other. `lines` is scratch memory.
+    /// tiles beside each other; behind them lie [`LINES`] words that are needed on the way.
     #[inline(never)]
-    pub(super) fn outputs(&self, sums: &[i32], bias: &[i32; 2], lines: &mut [u32], outputs: &mut [i32]) {
-        let row = self.row_outputs();
-        if sums.len() < self.sums() || outputs.len() < self.tile * row || lines.len() < LINES {
+    pub(super) fn outputs(&self, sums: &[i32], bias: &[i32; 2], outputs: &mut [i32]) {
+        let words = self.tile * self.row_outputs();
+        if sums.len() < self.sums() || outputs.len() < words + LINES {
             return;
         }
         let (mut sums, mut to) = (sums.as_ptr(), outputs.as_mut_ptr());
@@ -21,7 +21,7 @@ impl Form {
         #[allow(unsafe_code)]
         unsafe {
             if self.kind == Kind::Large {
-                return outputs_large(sums, bias, lines.as_mut_ptr().cast(), to);
+                return outputs_large(sums, bias, to.add(words), to);
             }
             let put = |[a, b, c, d]: [i32; 4], to: *mut i32| {
                 to.write(a);
@@ -48,7 +48,7 @@ impl Form {
 }
 
 /// Words between the two transforms of a large tile.
-const LINES: usize = 6 * 4;
+pub(super) const LINES: usize = 6 * 4;
 
 /// The outputs of eight large tiles, four with the first bias, 64 times too large, in rows of 32; `sums` are the slots'
 /// words, eight apart, `lines` [`LINES`] words of scratch memory.

@@ -31,8 +31,10 @@ pub(crate) fn summary(measurements: &[Measurement]) -> String {
         &["network", "mode", "64 MHz", "120 MHz", "168 MHz", "120 MHz x 1.15", "cycles/MAC x 1.15"],
         "<<>>>>>",
     );
-    let mut sizes =
-        table(&["network", "mode", "arena", "by rows", "blob", "code", "stack", "start-up"], "<<>>>>>>");
+    let mut sizes = table(
+        &["network", "mode", "arena", "by rows", "blob", "code", "stack", "start-up", "verify"],
+        "<<>>>>>>>",
+    );
     for each in measurements {
         let (facts, run) = (&each.case.facts, each.run);
         let [instructions, cycles] = per_mac(run, facts.macs);
@@ -44,9 +46,11 @@ pub(crate) fn summary(measurements: &[Measurement]) -> String {
         let mut time = MEGAHERTZ.map(|clock| milliseconds(model, clock)).to_vec();
         time.extend([milliseconds(silicon, 120), format!("{:.2}", silicon / facts.macs as f64)]);
         times.add_row(name.iter().chain(&time));
-        let start = each.parse_instructions + each.new_instructions;
+        let start = each.parse_instructions + each.set_up_instructions;
         let bytes = [facts.arena_bytes, facts.arena_bytes_rows, facts.blob_bytes];
-        let bytes = bytes.into_iter().chain([each.code_bytes, each.stack_bytes, start]).map(grouped);
+        let bytes =
+            bytes.into_iter().chain([each.code_bytes, each.stack_bytes, start, each.verify_instructions]);
+        let bytes = bytes.map(grouped);
         sizes.add_row(name.iter().cloned().chain(bytes));
     }
     let mut peers = table(&["peers, ResNet-8 on a Cortex-M4", "instr./MAC", "cycles/MAC", "ms"], "<>>>");
@@ -61,7 +65,8 @@ Milliseconds by the model, and what silicon would take by the factor above.
 
 {}
 Bytes: arena with the frame in it, arena fed by rows, blob and code in flash,
-the deepest stack. Instructions of the start-up: parse and new, once.
+the deepest stack. Instructions of the start-up (parsing
+and setting up, once) and of `Model::verify`.
 
 {}
 Of the peers, what MLPerf Tiny published for silicon (NUCLEO-L4R5ZI, 120 MHz),
@@ -161,7 +166,7 @@ mod tests {
         };
         let case = Case { name: String::new(), blob: PathBuf::new(), images: PathBuf::new(), facts };
         let (network, mode, rest) = ("resnet56", "balanced", Cost::default());
-        let (parse_instructions, new_instructions) = (20_000_000, 10_000_000);
+        let (parse_instructions, set_up_instructions) = (20_000_000, 10_000_000);
         let (code_bytes, stack_bytes, layers) = (40_960, 10_948, vec![run]);
         Measurement {
             network,
@@ -169,7 +174,8 @@ mod tests {
             case,
             run,
             parse_instructions,
-            new_instructions,
+            set_up_instructions,
+            verify_instructions: 10_000_000,
             code_bytes,
             stack_bytes,
             layers,

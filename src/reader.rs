@@ -1,0 +1,302 @@
+//! Reads the stages' records in place: layer by layer, each checked when it is read.
+
+use postcard::Deserializer;
+use postcard::de_flavors::Slice;
+use serde::Deserialize;
+
+use crate::block::{self, MAX_PATH, Subsample};
+use crate::error::{LayerError, ParseError};
+use crate::layer::{Conv2d, Dense, Finish, GlobalAveragePool, Pool2d, Reduction, Windowed, check_scale};
+use crate::model::SECTION_ALIGN;
+use crate::quantization::{Clamp, Requantize, Rounding};
+use crate::schema::{self, FinishKind, OperationKind, ShortcutKind};
+use crate::shape::Shape;
+use crate::stage::{Join, Layer, Stage};
+
+/// A stage as it stands in the blob and as it runs.
+#[derive(Debug, Clone)]
+pub struct StageEntry<'a> {
+    /// Its record: name, scales, offsets.
+    pub record: schema::Stage<'a>,
+    /// Its layers.
+    pub stage: Stage<'a>,
+}
+
+/// Iterates over a blob's stages, decoding one at a time.
+#[derive(Debug, Clone)]
+pub struct Stages<'a> {
+    rest: &'a [u8],
+    weights: &'a [u8],
+    index: u16,
+    count: u16,
+    shape: Shape,
+}
+
+impl<'a> Iterator for Stages<'a> {
+    type Item = Result<StageEntry<'a>, ParseError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (record, mut layers) = (self.rest, heapless::Vec::new());
+        let stage = self.index;
+        let outcome = self.visit(0, 1, &mut |layer| {
+            let _ = layers.push(*layer); // it has room for the longest stage
+        })?;
+        Some(outcome.and_then(|()| {
+            let record = postcard::from_bytes(record).map_err(|_| ParseError::Stage { stage })?;
+            Ok(StageEntry { record, stage: Stage::new(layers) })
+        }))
+    }
+}
+
+impl<'a> Stages<'a> {
+    /// The `count` stages whose records lie in `records`, one behind the other, over an input of shape
+    /// `input`: for a planner, which must know the layers before there is a blob. `weights` must be
+    /// aligned to [`SECTION_ALIGN`].
+    pub const fn new(records: &'a [u8], count: u16, weights: &'a [u8], input: Shape) -> Self {
+        Stages { rest: records, weights, index: 0, count, shape: input }
+    }
+
+    /// What lies behind the last stage's record, once all are read.
+    pub(crate) const fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
+    /// Calls `take` with the layers of the next stage, as [`Stage::layers`] gives them; `None` after the
+    /// last stage. Where the stage turns out to be wrong, layers that were given are of no use.
+    #[inline(never)]
+    pub(crate) fn visit(
+        &mut self,
+        input: u16,
+        next: u16,
+        take: &mut dyn FnMut(&Layer<'a>),
+    ) -> Option<Result<(), ParseError>> {
+        if self.index >= self.count {
+            return None;
+        }
+        let mut reader = Reader { records: Deserializer::from_bytes(self.rest), weights: self.weights };
+        let outcome = reader.stage(self.shape, input, next, take);
+        let outcome = outcome.and_then(|shape| {
+            self.shape = shape;
+            self.rest = reader.records.finalize().map_err(|_| Unreadable::Record)?;
+            Ok(())
+        });
+        self.index += 1;
+        Some(outcome.map_err(|error| {
+            self.count = self.index; // what follows cannot be found
+            error.at(self.index - 1)
+        }))
+    }
+}
+
+/// `count` elements at `offset` of the weights; `None` where they lie outside or are not aligned.
+pub(crate) fn section<T: bytemuck::AnyBitPattern>(weights: &[u8], offset: u32, count: usize) -> Option<&[T]> {
+    let start = usize::try_from(offset).ok().filter(|start| start.is_multiple_of(SECTION_ALIGN))?;
+    let end = start.checked_add(count.checked_mul(size_of::<T>())?)?;
+    bytemuck::try_cast_slice(weights.get(start..end)?).ok()
+}
+
+/// Turns a stage's records into layers over slices of the weights.
+struct Reader<'a> {
+    records: Deserializer<'a, Slice<'a>>,
+    weights: &'a [u8],
+}
+
+/// Why a stage cannot be read; which one it is, is known further out.
+enum Unreadable {
+    Record,
+    Section { offset: u32, length: usize },
+    Layer(LayerError),
+}
+
+impl From<LayerError> for Unreadable {
+    fn from(error: LayerError) -> Self {
+        Unreadable::Layer(error)
+    }
+}
+
+impl Unreadable {
+    fn at(self, stage: u16) -> ParseError {
+        match self {
+            Unreadable::Record => ParseError::Stage { stage },
+            Unreadable::Section { offset, length } => ParseError::Section { stage, offset, length },
+            Unreadable::Layer(error) => ParseError::Layer { stage, error },
+        }
+    }
+}
+
+impl<'a> Reader<'a> {
+    #[inline(never)]
+    fn read<T: Deserialize<'a>>(&mut self) -> Result<T, Unreadable> {
+        T::deserialize(&mut self.records).map_err(|_| Unreadable::Record)
+    }
+
+    /// Reads a [`schema::Stage`] over `shape`; returns its output's shape.
+    #[inline(never)]
+    fn stage(
+        &mut self,
+        shape: Shape,
+        input: u16,
+        next: u16,
+        take: &mut dyn FnMut(&Layer<'a>),
+    ) -> Result<Shape, Unreadable> {
+        self.read::<&str>()?; // its name
+        match self.read()? {
+            OperationKind::Conv2d => self.convolution(shape, input, take),
+            OperationKind::Pool2d => {
+                let record: schema::Pool2d = self.read()?;
+                let layer = Pool2d::new(shape, record.window, record.kind)?;
+                take(&Layer::windowed(Windowed::Pool2d(layer), input));
+                Ok(layer.output())
+            }
+            OperationKind::Dense => {
+                let layer = Reduction::Dense(self.dense(shape)?);
+                take(&Layer::reduction(layer, input));
+                Ok(Shape::new(1, 1, layer.outputs()))
+            }
+            OperationKind::GlobalAveragePool => {
+                let zero_point = self.read()?;
+                let layer = GlobalAveragePool::new(shape, zero_point, self.finish()?)?;
+                take(&Layer::reduction(Reduction::GlobalAveragePool(layer), input));
+                Ok(Shape::new(1, 1, shape.channels))
+            }
+            OperationKind::Block => self.block(shape, input, next, take),
+        }
+    }
+
+    #[inline(never)]
+    fn block(
+        &mut self,
+        input: Shape,
+        tensor: u16,
+        next: u16,
+        take: &mut dyn FnMut(&Layer<'a>),
+    ) -> Result<Shape, Unreadable> {
+        let convolutions: usize = self.read()?;
+        if convolutions > MAX_PATH {
+            return Err(Unreadable::Record);
+        }
+        let (mut shape, mut reads, mut made) = (input, tensor, next);
+        for _ in 1..convolutions {
+            shape = self.convolution(shape, reads, take)?;
+            (reads, made) = (made, made.saturating_add(1));
+        }
+        if convolutions < 2 {
+            return Err(LayerError::Block.into());
+        }
+        let last = self.conv2d(shape)?;
+        let output = last.output();
+        let addition = self.read()?;
+        let mut join = Join { addition, subsample: Subsample::NONE, channels: output.channels };
+        let mut added = tensor;
+        let arrives = match self.read()? {
+            ShortcutKind::Identity => input == output,
+            ShortcutKind::Projection => {
+                added = made;
+                self.convolution(input, tensor, take)? == output
+            }
+            ShortcutKind::Padded => {
+                (join.subsample, join.channels) = (self.read()?, input.channels);
+                join.subsample.leads(input, output)
+            }
+        };
+        block::check(&last, &join.addition, arrives)?;
+        self.scale()?;
+        take(&Layer::addition(last, reads, join, added));
+        Ok(output)
+    }
+
+    /// Reads a convolution and gives it to `take`; returns its output's shape.
+    #[inline(never)]
+    fn convolution(
+        &mut self,
+        input: Shape,
+        reads: u16,
+        take: &mut dyn FnMut(&Layer<'a>),
+    ) -> Result<Shape, Unreadable> {
+        let layer = self.conv2d(input)?;
+        take(&Layer::windowed(Windowed::Conv2d(layer), reads));
+        Ok(layer.output())
+    }
+
+    #[inline(never)]
+    fn conv2d(&mut self, input: Shape) -> Result<Conv2d<'a>, Unreadable> {
+        let record: schema::Conv2d = self.read()?;
+        check_scale(record.scale)?;
+        let schema::Conv2d { depthwise, algorithm, window, .. } = record;
+        let channels = usize::from(record.channels);
+        let outputs = if depthwise { input.channels } else { record.channels };
+        let requantize = self.requantize(&record.requantize, channels);
+        let bytes = Conv2d::weight_bytes(&window, input, record.channels, depthwise, algorithm);
+        let layer = Conv2d {
+            input,
+            output: window.output(input, outputs).unwrap_or(Shape::new(0, 0, 0)),
+            window,
+            depthwise,
+            algorithm,
+            weights: self.section(record.weights, bytes)?,
+            bias: self.section(record.bias, channels)?,
+            padding_pixel: self.section(record.padding_pixel, usize::from(input.channels))?,
+            requantize: requantize?,
+        };
+        layer.check()?;
+        Ok(layer)
+    }
+
+    #[inline(never)]
+    fn dense(&mut self, input: Shape) -> Result<Dense<'a>, Unreadable> {
+        let (outputs, weights, bias): (u16, u32, u32) = self.read()?;
+        let outputs = usize::from(outputs);
+        let weights = self.section(weights, outputs.saturating_mul(input.len()))?;
+        let bias = self.section(bias, outputs)?;
+        Ok(Dense::new(input, weights, bias, self.finish()?)?)
+    }
+
+    fn requantize(&self, record: &schema::Requantize, count: usize) -> Result<Requantize<'a>, Unreadable> {
+        let rounding = match record.rounding {
+            schema::Rounding::Once { shift } => Rounding::Once { shift },
+            schema::Rounding::Twice { shifts } => Rounding::Twice { shifts: self.section(shifts, count)? },
+        };
+        let multipliers = self.section(record.multipliers, count)?;
+        Ok(Requantize::with_rounding(multipliers, rounding, record.clamp)?)
+    }
+
+    /// Reads a [`schema::Finish`].
+    #[inline(never)]
+    fn finish(&mut self) -> Result<Finish<'a>, Unreadable> {
+        let kind = self.read()?;
+        let requantize = match kind {
+            FinishKind::Scores => {
+                let (scales, count): (u32, u16) = self.read()?;
+                return Ok(Finish::Scores(self.section(scales, usize::from(count))?));
+            }
+            FinishKind::Mean => {
+                let clamp: Clamp = self.read()?;
+                self.scale()?;
+                return Ok(Finish::Mean(clamp));
+            }
+            FinishKind::Requantize | FinishKind::RoundedScores => {
+                let (count, record): (u16, schema::Requantize) = self.read()?;
+                self.requantize(&record, usize::from(count))?
+            }
+        };
+        let scale = self.scale()?;
+        Ok(match kind {
+            FinishKind::RoundedScores => Finish::RoundedScores { requantize, scale },
+            _ => Finish::Requantize(requantize),
+        })
+    }
+
+    /// Reads the real value of a step.
+    #[inline(never)]
+    fn scale(&mut self) -> Result<f32, Unreadable> {
+        let scale = self.read()?;
+        check_scale(scale)?;
+        Ok(scale)
+    }
+
+    #[inline(never)]
+    fn section<T: bytemuck::AnyBitPattern>(&self, offset: u32, count: usize) -> Result<&'a [T], Unreadable> {
+        let length = count.saturating_mul(size_of::<T>());
+        section(self.weights, offset, count).ok_or(Unreadable::Section { offset, length })
+    }
+}
