@@ -4,8 +4,11 @@
 //! |---|---|---|
 //! | `SKIPSTONE_MODEL` | the blob | what `cargo xtask demo` made last |
 //! | `SKIPSTONE_IMAGES` | raw images (HWC bytes), one after another | the same |
+//! | `SKIPSTONE_KEY` | the public key, with the feature `signature` | none: has to be set |
+//! | `SKIPSTONE_UPDATE` | the blob that `update` replaces the first one by | the first one |
 //! | `SKIPSTONE_ARENA_BYTES` | arena with the frame in it | what the model asks for |
 //! | `SKIPSTONE_ARENA_BYTES_ROWS` | arena when fed by rows | what the model asks for |
+//! | `SKIPSTONE_KERNELS` | kernels that the demo links, as `skipstone::Kernels`' bits | what the model needs |
 //! | `SKIPSTONE_SHOW_PANICS` | link `panicfree` although it panics, so that its panics can be named | no |
 
 use std::path::{Path, PathBuf};
@@ -66,15 +69,10 @@ fn layout() -> Result<(), String> {
 fn inputs() -> Result<(), String> {
     let model_path = path_from("SKIPSTONE_MODEL", "../target/demo/cifar10-resnet8.skip")?;
     let images_path = path_from("SKIPSTONE_IMAGES", "../target/demo/photo.raw")?;
-    let blob = read(&model_path)?;
+    let update_path = path_from("SKIPSTONE_UPDATE", &model_path.to_string_lossy())?;
     let images = read(&images_path)?;
-
-    // A file's bytes lie anywhere, a model wants 16-byte alignment.
-    let mut buffer = vec![0; blob.len() + 15];
-    let start = buffer.as_ptr().align_offset(16);
-    let aligned = &mut buffer[start..][..blob.len()];
-    aligned.copy_from_slice(&blob);
-    let model = Model::parse(aligned).map_err(|e| format!("{}: {e}", model_path.display()))?;
+    let (mut blob, mut update) = (Vec::new(), Vec::new());
+    let (model, update) = (model(&model_path, &mut blob)?, model(&update_path, &mut update)?);
 
     let input = model.input();
     let pixels = usize::from(input.height) * usize::from(input.width) * usize::from(input.channels);
@@ -88,9 +86,12 @@ fn inputs() -> Result<(), String> {
             input.channels,
         ));
     }
-    let frame = number_from("SKIPSTONE_ARENA_BYTES", model.arena_bytes())?;
-    let rows = number_from("SKIPSTONE_ARENA_BYTES_ROWS", model.arena_bytes_rows())?;
-    let source = format!(
+    let frame = model.arena_bytes().max(update.arena_bytes());
+    let frame = number_from("SKIPSTONE_ARENA_BYTES", frame)?;
+    let rows = model.arena_bytes_rows().max(update.arena_bytes_rows());
+    let rows = number_from("SKIPSTONE_ARENA_BYTES_ROWS", rows)?;
+    let kernels = number_from("SKIPSTONE_KERNELS", model.kernels().into())?;
+    let mut source = format!(
         "/// The blob, aligned.
 pub static MODEL: &[u8] = skipstone::include_model!({model_path:?});
 /// Raw images, one after another.
@@ -101,9 +102,32 @@ pub const IMAGE_BYTES: usize = {pixels};
 pub const ARENA_BYTES: usize = {frame};
 /// Bytes of arena that the model needs when it is fed by rows.
 pub const ARENA_BYTES_ROWS: usize = {rows};
+/// Kernels to be linked.
+pub const KERNELS: u16 = {kernels};
 "
     );
+    if env::var_os("CARGO_FEATURE_SIGNATURE").is_some() {
+        let key_path = path_from("SKIPSTONE_KEY", "public-key.pub")?;
+        source += &format!(
+            "/// Whoever has its private key may sign networks for this board.
+pub static PUBLIC_KEY: &[u8; 32] = include_bytes!({key_path:?});
+/// A second blob.
+pub static UPDATE: &[u8] = skipstone::include_model!({update_path:?});
+"
+        );
+    }
     fs::write(out_dir()?.join("inputs.rs"), source).map_err(|e| e.to_string())
+}
+
+/// The model in a file, its blob in `storage`.
+fn model<'s>(path: &Path, storage: &'s mut Vec<u8>) -> Result<Model<'s>, String> {
+    let blob = read(path)?;
+    // A file's bytes lie anywhere, a model wants 16-byte alignment.
+    storage.resize(blob.len() + 15, 0);
+    let start = storage.as_ptr().align_offset(16);
+    let aligned = &mut storage[start..][..blob.len()];
+    aligned.copy_from_slice(&blob);
+    Model::parse(aligned).map_err(|e| format!("{}: {e}", path.display()))
 }
 
 /// The path in an environment variable or the default one, absolute.

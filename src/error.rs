@@ -174,6 +174,41 @@ impl fmt::Display for ParseError {
 
 impl core::error::Error for ParseError {}
 
+/// Bytes that [`Model::parse_signed`](crate::Model::parse_signed) refuses.
+#[cfg(feature = "signature")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum SignatureError {
+    /// No signature stands behind the blob.
+    Unsigned,
+    /// The public key is no point of the curve, or one for which anybody can sign.
+    Key,
+    /// The blob was not signed by this key, or a byte has changed since.
+    Mismatch,
+    /// There is no blob, its signature is cut off, or what was signed does not parse.
+    Blob(ParseError),
+}
+
+#[cfg(feature = "signature")]
+impl fmt::Display for SignatureError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SignatureError::Unsigned => f.write_str("the blob is not signed: `skipstone sign` signs it"),
+            SignatureError::Key => {
+                f.write_str("the public key is none that can be trusted: `skipstone keygen` makes one")
+            }
+            SignatureError::Mismatch => f.write_str(
+                "the signature is not this key's for these bytes: sign the blob with the key that belongs to it",
+            ),
+            SignatureError::Blob(error) => error.fmt(f),
+        }
+    }
+}
+
+#[cfg(feature = "signature")]
+impl core::error::Error for SignatureError {}
+
 /// A model that cannot be set up in the arena given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]

@@ -25,6 +25,8 @@
 //! # Features
 //! * `defmt`: errors, scores and reports print on the target.
 //! * `self-test`: [`self_test`](crate::self_test), tests of arithmetic and kernels, to be run on a core with a heap.
+//! * `signature`: blobs that are refused unless their maker signed them ([`Model::parse_signed`]), and updates in the
+//!   field ([`slots`]).
 
 #![no_std]
 
@@ -53,11 +55,17 @@ pub mod schedule;
 pub mod schema;
 mod scores;
 mod shape;
+#[cfg(feature = "signature")]
+pub mod signature;
+#[cfg(feature = "signature")]
+pub mod slots;
 pub mod stage;
 pub mod tflite;
 
 pub use arena::Arena;
 pub use block::{Block, MAX_PATH, Shortcut, Subsample};
+#[cfg(feature = "signature")]
+pub use error::SignatureError;
 pub use error::{LayerError, NewError, ParseError, RunError};
 pub use kernels::Kernels;
 pub use kernels::cost::predicted_cycles;

@@ -52,6 +52,7 @@ impl Plan<'_> {
     }
 
     /// The bytes of a row in the arena; `None` where it does not lie within.
+    #[inline(never)]
     pub fn row(&self, tensor: Tensor, row: u16) -> Option<Range<usize>> {
         let start = self.address(tensor, row);
         let end = start.checked_add(tensor.row_bytes as usize)?;
@@ -144,6 +145,7 @@ impl<'p> Proof<'p> {
     }
 
     /// A row is made: its words are its own.
+    #[inline(never)]
     fn make(&mut self, segment: &Segment<'_>, tensor: u16, row: u16) -> Result<(), Refusal> {
         let (shape, number) = (segment.tensor(tensor), number(segment, tensor, row));
         self.visit(shape, row, Refusal::Misplaced { tensor, row })?.fill(number);
@@ -151,6 +153,7 @@ impl<'p> Proof<'p> {
     }
 
     /// A row is read: its words must still be its own.
+    #[inline(never)]
     fn read(&mut self, segment: &Segment<'_>, tensor: u16, row: u16) -> Result<(), Refusal> {
         let (shape, number) = (segment.tensor(tensor), number(segment, tensor, row));
         let misplaced = Refusal::Misplaced { tensor, row };

@@ -15,6 +15,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::LayerError;
+use crate::schema::outlined;
 use crate::tflite::{Scaling, Sum};
 
 /// How a tensor's int8 values stand for real numbers, and where they are clamped.
@@ -215,6 +216,7 @@ pub struct Residual {
     /// Zero point of the shortcut's tensor.
     pub zero_point: i8,
     /// Multiplier: `multiplier * 2^shift / 2^requantize_shift` is the shortcut's scale over the output's.
+    #[serde(deserialize_with = "outlined")]
     pub multiplier: i32,
     /// Left shift, 0 to [`Residual::MAX_SHIFT`], that lets the multiplier keep its 31 bits.
     pub shift: u8,

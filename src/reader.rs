@@ -8,7 +8,7 @@ use crate::block::{self, MAX_PATH, Subsample};
 use crate::error::{LayerError, ParseError};
 use crate::layer::{Conv2d, Dense, Finish, GlobalAveragePool, Pool2d, Reduction, Windowed, check_scale};
 use crate::model::SECTION_ALIGN;
-use crate::quantization::{Clamp, Requantize, Rounding};
+use crate::quantization::{Requantize, Rounding};
 use crate::schema::{self, FinishKind, OperationKind, ShortcutKind};
 use crate::shape::Shape;
 use crate::stage::{Join, Layer, Stage};
@@ -73,18 +73,16 @@ impl<'a> Stages<'a> {
         if self.index >= self.count {
             return None;
         }
-        let mut reader = Reader { records: Deserializer::from_bytes(self.rest), weights: self.weights };
-        let outcome = reader.stage(self.shape, input, next, take);
-        let outcome = outcome.and_then(|shape| {
-            self.shape = shape;
-            self.rest = reader.records.finalize().map_err(|_| Unreadable::Record)?;
-            Ok(())
-        });
+        let (records, stage) = (Deserializer::from_bytes(self.rest), self.index);
+        let mut reader = Reader { records, weights: self.weights, stage, error: ParseError::Stage { stage } };
         self.index += 1;
-        Some(outcome.map_err(|error| {
+        let shape = reader.stage(self.shape, input, next, take);
+        let (Some(shape), Ok(rest)) = (shape, reader.records.finalize()) else {
             self.count = self.index; // what follows cannot be found
-            error.at(self.index - 1)
-        }))
+            return Some(Err(reader.error));
+        };
+        (self.shape, self.rest) = (shape, rest);
+        Some(Ok(()))
     }
 }
 
@@ -95,39 +93,25 @@ pub(crate) fn section<T: bytemuck::AnyBitPattern>(weights: &[u8], offset: u32, c
     bytemuck::try_cast_slice(weights.get(start..end)?).ok()
 }
 
-/// Turns a stage's records into layers over slices of the weights.
+/// Turns a stage's records into layers over slices of the weights. Its methods return `None` where a stage
+/// cannot be read.
 struct Reader<'a> {
     records: Deserializer<'a, Slice<'a>>,
     weights: &'a [u8],
-}
-
-/// Why a stage cannot be read; which one it is, is known further out.
-enum Unreadable {
-    Record,
-    Section { offset: u32, length: usize },
-    Layer(LayerError),
-}
-
-impl From<LayerError> for Unreadable {
-    fn from(error: LayerError) -> Self {
-        Unreadable::Layer(error)
-    }
-}
-
-impl Unreadable {
-    fn at(self, stage: u16) -> ParseError {
-        match self {
-            Unreadable::Record => ParseError::Stage { stage },
-            Unreadable::Section { offset, length } => ParseError::Section { stage, offset, length },
-            Unreadable::Layer(error) => ParseError::Layer { stage, error },
-        }
-    }
+    stage: u16,
+    /// Why it cannot be read, if not for bytes that do not decode.
+    error: ParseError,
 }
 
 impl<'a> Reader<'a> {
+    /// A layer that is checked.
+    fn checked<T>(&mut self, layer: Result<T, LayerError>) -> Option<T> {
+        layer.map_err(|error| self.error = ParseError::Layer { stage: self.stage, error }).ok()
+    }
+
     #[inline(never)]
-    fn read<T: Deserialize<'a>>(&mut self) -> Result<T, Unreadable> {
-        T::deserialize(&mut self.records).map_err(|_| Unreadable::Record)
+    fn read<T: Deserialize<'a>>(&mut self) -> Option<T> {
+        T::deserialize(&mut self.records).ok()
     }
 
     /// Reads a [`schema::Stage`] over `shape`; returns its output's shape.
@@ -138,26 +122,27 @@ impl<'a> Reader<'a> {
         input: u16,
         next: u16,
         take: &mut dyn FnMut(&Layer<'a>),
-    ) -> Result<Shape, Unreadable> {
+    ) -> Option<Shape> {
         self.read::<&str>()?; // its name
         match self.read()? {
             OperationKind::Conv2d => self.convolution(shape, input, take),
             OperationKind::Pool2d => {
                 let record: schema::Pool2d = self.read()?;
-                let layer = Pool2d::new(shape, record.window, record.kind)?;
+                let layer = self.checked(Pool2d::new(shape, record.window, record.kind))?;
                 take(&Layer::windowed(Windowed::Pool2d(layer), input));
-                Ok(layer.output())
+                Some(layer.output())
             }
             OperationKind::Dense => {
                 let layer = Reduction::Dense(self.dense(shape)?);
                 take(&Layer::reduction(layer, input));
-                Ok(Shape::new(1, 1, layer.outputs()))
+                Some(Shape::new(1, 1, layer.outputs()))
             }
             OperationKind::GlobalAveragePool => {
                 let zero_point = self.read()?;
-                let layer = GlobalAveragePool::new(shape, zero_point, self.finish()?)?;
+                let finish = self.finish()?;
+                let layer = self.checked(GlobalAveragePool::new(shape, zero_point, finish))?;
                 take(&Layer::reduction(Reduction::GlobalAveragePool(layer), input));
-                Ok(Shape::new(1, 1, shape.channels))
+                Some(Shape::new(1, 1, shape.channels))
             }
             OperationKind::Block => self.block(shape, input, next, take),
         }
@@ -170,10 +155,10 @@ impl<'a> Reader<'a> {
         tensor: u16,
         next: u16,
         take: &mut dyn FnMut(&Layer<'a>),
-    ) -> Result<Shape, Unreadable> {
+    ) -> Option<Shape> {
         let convolutions: usize = self.read()?;
         if convolutions > MAX_PATH {
-            return Err(Unreadable::Record);
+            return None;
         }
         let (mut shape, mut reads, mut made) = (input, tensor, next);
         for _ in 1..convolutions {
@@ -181,7 +166,7 @@ impl<'a> Reader<'a> {
             (reads, made) = (made, made.saturating_add(1));
         }
         if convolutions < 2 {
-            return Err(LayerError::Block.into());
+            return self.checked(Err(LayerError::Block));
         }
         let last = self.conv2d(shape)?;
         let output = last.output();
@@ -199,29 +184,24 @@ impl<'a> Reader<'a> {
                 join.subsample.leads(input, output)
             }
         };
-        block::check(&last, &join.addition, arrives)?;
+        self.checked(block::check(&last, &join.addition, arrives))?;
         self.scale()?;
         take(&Layer::addition(last, reads, join, added));
-        Ok(output)
+        Some(output)
     }
 
     /// Reads a convolution and gives it to `take`; returns its output's shape.
     #[inline(never)]
-    fn convolution(
-        &mut self,
-        input: Shape,
-        reads: u16,
-        take: &mut dyn FnMut(&Layer<'a>),
-    ) -> Result<Shape, Unreadable> {
+    fn convolution(&mut self, input: Shape, reads: u16, take: &mut dyn FnMut(&Layer<'a>)) -> Option<Shape> {
         let layer = self.conv2d(input)?;
         take(&Layer::windowed(Windowed::Conv2d(layer), reads));
-        Ok(layer.output())
+        Some(layer.output())
     }
 
     #[inline(never)]
-    fn conv2d(&mut self, input: Shape) -> Result<Conv2d<'a>, Unreadable> {
+    fn conv2d(&mut self, input: Shape) -> Option<Conv2d<'a>> {
         let record: schema::Conv2d = self.read()?;
-        check_scale(record.scale)?;
+        self.checked(check_scale(record.scale))?;
         let schema::Conv2d { depthwise, algorithm, window, .. } = record;
         let channels = usize::from(record.channels);
         let outputs = if depthwise { input.channels } else { record.channels };
@@ -238,49 +218,52 @@ impl<'a> Reader<'a> {
             padding_pixel: self.section(record.padding_pixel, usize::from(input.channels))?,
             requantize: requantize?,
         };
-        layer.check()?;
-        Ok(layer)
+        self.checked(layer.check())?;
+        Some(layer)
     }
 
     #[inline(never)]
-    fn dense(&mut self, input: Shape) -> Result<Dense<'a>, Unreadable> {
-        let (outputs, weights, bias): (u16, u32, u32) = self.read()?;
-        let outputs = usize::from(outputs);
+    fn dense(&mut self, input: Shape) -> Option<Dense<'a>> {
+        let outputs = usize::from(self.read::<u16>()?);
+        let (weights, bias) = (self.read()?, self.read()?);
         let weights = self.section(weights, outputs.saturating_mul(input.len()))?;
         let bias = self.section(bias, outputs)?;
-        Ok(Dense::new(input, weights, bias, self.finish()?)?)
+        let finish = self.finish()?;
+        self.checked(Dense::new(input, weights, bias, finish))
     }
 
-    fn requantize(&self, record: &schema::Requantize, count: usize) -> Result<Requantize<'a>, Unreadable> {
+    fn requantize(&mut self, record: &schema::Requantize, count: usize) -> Option<Requantize<'a>> {
         let rounding = match record.rounding {
             schema::Rounding::Once { shift } => Rounding::Once { shift },
             schema::Rounding::Twice { shifts } => Rounding::Twice { shifts: self.section(shifts, count)? },
         };
         let multipliers = self.section(record.multipliers, count)?;
-        Ok(Requantize::with_rounding(multipliers, rounding, record.clamp)?)
+        self.checked(Requantize::with_rounding(multipliers, rounding, record.clamp))
     }
 
     /// Reads a [`schema::Finish`].
     #[inline(never)]
-    fn finish(&mut self) -> Result<Finish<'a>, Unreadable> {
+    fn finish(&mut self) -> Option<Finish<'a>> {
         let kind = self.read()?;
         let requantize = match kind {
             FinishKind::Scores => {
-                let (scales, count): (u32, u16) = self.read()?;
-                return Ok(Finish::Scores(self.section(scales, usize::from(count))?));
+                let scales = self.read()?;
+                let count = usize::from(self.read::<u16>()?);
+                return Some(Finish::Scores(self.section(scales, count)?));
             }
             FinishKind::Mean => {
-                let clamp: Clamp = self.read()?;
+                let clamp = self.read()?;
                 self.scale()?;
-                return Ok(Finish::Mean(clamp));
+                return Some(Finish::Mean(clamp));
             }
             FinishKind::Requantize | FinishKind::RoundedScores => {
-                let (count, record): (u16, schema::Requantize) = self.read()?;
-                self.requantize(&record, usize::from(count))?
+                let count = usize::from(self.read::<u16>()?);
+                let record = self.read()?;
+                self.requantize(&record, count)?
             }
         };
         let scale = self.scale()?;
-        Ok(match kind {
+        Some(match kind {
             FinishKind::RoundedScores => Finish::RoundedScores { requantize, scale },
             _ => Finish::Requantize(requantize),
         })
@@ -288,15 +271,19 @@ impl<'a> Reader<'a> {
 
     /// Reads the real value of a step.
     #[inline(never)]
-    fn scale(&mut self) -> Result<f32, Unreadable> {
+    fn scale(&mut self) -> Option<f32> {
         let scale = self.read()?;
-        check_scale(scale)?;
-        Ok(scale)
+        self.checked(check_scale(scale))?;
+        Some(scale)
     }
 
     #[inline(never)]
-    fn section<T: bytemuck::AnyBitPattern>(&self, offset: u32, count: usize) -> Result<&'a [T], Unreadable> {
-        let length = count.saturating_mul(size_of::<T>());
-        section(self.weights, offset, count).ok_or(Unreadable::Section { offset, length })
+    fn section<T: bytemuck::AnyBitPattern>(&mut self, offset: u32, count: usize) -> Option<&'a [T]> {
+        let found = section(self.weights, offset, count);
+        if found.is_none() {
+            let length = count.saturating_mul(size_of::<T>());
+            self.error = ParseError::Section { stage: self.stage, offset, length };
+        }
+        found
     }
 }

@@ -196,21 +196,6 @@ impl Segment<'_> {
         usize::from(tensor) == self.nodes.len() || self.is_to_read(made, tensor, row, None)
     }
 
-    /// No row of `tensor` before this one is alive.
-    pub fn first_alive(&self, made: &[u16], tensor: u16) -> u16 {
-        if usize::from(tensor) == self.nodes.len() {
-            return 0;
-        }
-        let firsts = (1u16..).zip(self.nodes).flat_map(|(reader, node)| {
-            let rows = u32::from(self.made(made, reader));
-            let next = |stride: u8| rows * u32::from(stride);
-            let under = next(node.window.stride[0]).saturating_sub(u32::from(node.window.padding[0]));
-            let added = node.shortcut.filter(|read| read.tensor == tensor).map(|read| next(read.stride));
-            (node.reads == tensor).then_some(under).into_iter().chain(added)
-        });
-        firsts.min().and_then(|first| u16::try_from(first).ok()).unwrap_or(u16::MAX)
-    }
-
     /// Whether some node is still to read `row` of `tensor`, leaving out the shortcut read of the node
     /// that makes tensor `without`.
     fn is_to_read(&self, made: &[u16], tensor: u16, row: u16, without: Option<u16>) -> bool {

@@ -4,13 +4,20 @@
 //! follows from the shapes.
 
 use heapless::Vec;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::block::{MAX_PATH, Subsample};
 use crate::layer::{Algorithm, Pooling};
 use crate::quantization::{Addition, Clamp};
 use crate::scores::Softmax;
 use crate::shape::{Shape, Window};
+
+/// Decodes a field in a function of its own: inlined for every field, numbers would be most of the reader's
+/// code.
+#[inline(never)]
+pub(crate) fn outlined<'de, T: Deserialize<'de>, D: Deserializer<'de>>(decoder: D) -> Result<T, D::Error> {
+    T::deserialize(decoder)
+}
 
 /// First record of the manifest; [`Manifest::stages`] records of [`Stage`] follow it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -20,16 +27,21 @@ pub struct Manifest<'a> {
     /// Shape of an image; its bytes are raw pixels.
     pub input: Shape,
     /// Number of stages.
+    #[serde(deserialize_with = "outlined")]
     pub stages: u16,
     /// What normalizes the scores.
     pub softmax: Softmax,
     /// Offset of the class labels: UTF-8, each ended by a zero byte.
+    #[serde(deserialize_with = "outlined")]
     pub labels: u32,
     /// Bytes of the labels; 0 where there are none.
+    #[serde(deserialize_with = "outlined")]
     pub labels_len: u32,
     /// Plan for an input fed row by row.
+    #[serde(deserialize_with = "outlined")]
     pub rows: Plan,
     /// Plan for an input frame that lies in the arena.
+    #[serde(deserialize_with = "outlined")]
     pub frame: Plan,
 }
 
@@ -37,17 +49,23 @@ pub struct Manifest<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     /// Bytes of the arena.
+    #[serde(deserialize_with = "outlined")]
     pub arena_bytes: u32,
     /// Offset of the row table: a u16 for each row of each tensor, the input's first, and for the scratch
     /// memory of each step behind its tensor's rows.
+    #[serde(deserialize_with = "outlined")]
     pub rows: u32,
     /// Entries of the row table.
+    #[serde(deserialize_with = "outlined")]
     pub row_count: u32,
     /// Offset of the strip heights: a u8 for each layer.
+    #[serde(deserialize_with = "outlined")]
     pub strips: u32,
     /// Offset of the segments: a u8 for each segment, its number of stages.
+    #[serde(deserialize_with = "outlined")]
     pub segments: u32,
     /// Number of segments.
+    #[serde(deserialize_with = "outlined")]
     pub segment_count: u16,
 }
 
@@ -90,22 +108,30 @@ pub(crate) enum OperationKind {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Conv2d {
     /// Output channels.
+    #[serde(deserialize_with = "outlined")]
     pub channels: u16,
     /// A kernel for each channel.
     pub depthwise: bool,
     /// How it is computed, and so how its weights lie.
+    #[serde(deserialize_with = "outlined")]
     pub algorithm: Algorithm,
     /// Kernel, stride, padding.
+    #[serde(deserialize_with = "outlined")]
     pub window: Window,
     /// Offset of the weights, as the algorithm wants them.
+    #[serde(deserialize_with = "outlined")]
     pub weights: u32,
     /// Offset of the biases: i32 for each output channel.
+    #[serde(deserialize_with = "outlined")]
     pub bias: u32,
     /// Offset of the padding pixel: i8 for each input channel.
+    #[serde(deserialize_with = "outlined")]
     pub padding_pixel: u32,
     /// From sums to int8 values.
+    #[serde(deserialize_with = "outlined")]
     pub requantize: Requantize,
     /// Real value of one step of the output.
+    #[serde(deserialize_with = "outlined")]
     pub scale: f32,
 }
 
@@ -113,10 +139,13 @@ pub struct Conv2d {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Requantize {
     /// Offset of the multipliers: i32 for each output.
+    #[serde(deserialize_with = "outlined")]
     pub multipliers: u32,
     /// How often a value is rounded.
+    #[serde(deserialize_with = "outlined")]
     pub rounding: Rounding,
     /// Zero point and range of the output.
+    #[serde(deserialize_with = "outlined")]
     pub clamp: Clamp,
 }
 
@@ -131,6 +160,7 @@ pub enum Rounding {
     /// Twice, as TensorFlow Lite's reference kernels do.
     Twice {
         /// Offset of the shifts: i8 for each output.
+        #[serde(deserialize_with = "outlined")]
         shifts: u32,
     },
 }
@@ -139,6 +169,7 @@ pub enum Rounding {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Pool2d {
     /// Kernel, stride, padding.
+    #[serde(deserialize_with = "outlined")]
     pub window: Window,
     /// What is made of a window.
     pub kind: Pooling,
@@ -148,10 +179,13 @@ pub struct Pool2d {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Dense {
     /// Number of outputs.
+    #[serde(deserialize_with = "outlined")]
     pub outputs: u16,
     /// Offset of the weights: i8, output by input.
+    #[serde(deserialize_with = "outlined")]
     pub weights: u32,
     /// Offset of the biases: i32 for each output.
+    #[serde(deserialize_with = "outlined")]
     pub bias: u32,
     /// What becomes of the sums.
     pub finish: Finish,
@@ -172,33 +206,43 @@ pub enum Finish {
     /// int8 values.
     Requantize {
         /// Number of multipliers, and of shifts.
+        #[serde(deserialize_with = "outlined")]
         count: u16,
         /// From sums to int8 values.
+        #[serde(deserialize_with = "outlined")]
         requantize: Requantize,
         /// Real value of one step of the output.
+        #[serde(deserialize_with = "outlined")]
         scale: f32,
     },
     /// f32 class scores.
     Scores {
         /// Offset of the scales: f32.
+        #[serde(deserialize_with = "outlined")]
         scales: u32,
         /// Number of scales.
+        #[serde(deserialize_with = "outlined")]
         count: u16,
     },
     /// int8 mean of a global average pooling, as TensorFlow Lite rounds it.
     Mean {
         /// Zero point and range of the output.
+        #[serde(deserialize_with = "outlined")]
         clamp: Clamp,
         /// Real value of one step of the output.
+        #[serde(deserialize_with = "outlined")]
         scale: f32,
     },
     /// f32 class scores of int8 values, as TensorFlow Lite has them.
     RoundedScores {
         /// Number of multipliers, and of shifts.
+        #[serde(deserialize_with = "outlined")]
         count: u16,
         /// From sums to int8 values.
+        #[serde(deserialize_with = "outlined")]
         requantize: Requantize,
         /// Score of one step.
+        #[serde(deserialize_with = "outlined")]
         scale: f32,
     },
 }
@@ -213,6 +257,7 @@ pub struct Block {
     /// The other way.
     pub shortcut: Shortcut,
     /// Real value of one step of the output.
+    #[serde(deserialize_with = "outlined")]
     pub scale: f32,
 }
 

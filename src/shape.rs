@@ -2,15 +2,20 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::schema::outlined;
+
 /// Height, width and channels of an activation tensor (NHWC without the N), int8 elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Shape {
     /// Rows.
+    #[serde(deserialize_with = "outlined")]
     pub height: u16,
     /// Pixels per row.
+    #[serde(deserialize_with = "outlined")]
     pub width: u16,
     /// Channels per pixel.
+    #[serde(deserialize_with = "outlined")]
     pub channels: u16,
 }
 

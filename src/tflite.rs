@@ -9,12 +9,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::LayerError;
 use crate::quantization::Clamp;
+use crate::schema::outlined;
 
 /// A scale: multiplier * 2^(shift - 31).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Scaling {
     /// Not negative.
+    #[serde(deserialize_with = "outlined")]
     pub multiplier: i32,
     /// -31 to 30.
     pub shift: i8,
@@ -40,14 +42,18 @@ impl Scaling {
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Sum {
     /// Scale of the path's values.
+    #[serde(deserialize_with = "outlined")]
     pub path: Scaling,
     /// Scale of the shortcut's values.
+    #[serde(deserialize_with = "outlined")]
     pub shortcut: Scaling,
     /// The shortcut's value that stands for zero.
     pub shortcut_zero_point: i8,
     /// Scale of the sum.
+    #[serde(deserialize_with = "outlined")]
     pub output: Scaling,
     /// Zero point and range of the sum.
+    #[serde(deserialize_with = "outlined")]
     pub clamp: Clamp,
 }
 
@@ -78,6 +84,7 @@ impl Sum {
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct FixedSoftmax {
     /// Multiplier of the input's scale, not negative.
+    #[serde(deserialize_with = "outlined")]
     pub multiplier: i32,
     /// Left shift of the input's scale, 0 to 31.
     pub left_shift: u8,

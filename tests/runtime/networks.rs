@@ -63,7 +63,12 @@ pub(crate) fn bits(scores: &[f32]) -> Vec<u32> {
 /// A small network, always the same. Its stages: 0 a convolution, 1 an identity block, 2 a convolutional
 /// block, 3 a block with a padded shortcut, 4 pooling, 5 global average pooling, 6 a dense layer.
 pub(crate) fn small() -> Unplanned {
-    let mut builder = Builder::new(Random::new(1), Shape::new(8, 8, 2));
+    small_of(1)
+}
+
+/// The same with other weights.
+pub(crate) fn small_of(seed: u64) -> Unplanned {
+    let mut builder = Builder::new(Random::new(seed), Shape::new(8, 8, 2));
     builder.convolution(Window::square(3, 1, 1), false, 4);
     builder.identity_block();
     builder.convolutional_block();

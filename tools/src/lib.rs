@@ -17,3 +17,4 @@ pub mod optimize;
 pub mod picture;
 pub mod planner;
 pub mod quantize;
+pub mod signing;

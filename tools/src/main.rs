@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use commands::{convert, eval, inspect, preprocess, run, text};
+use commands::{convert, eval, inspect, keygen, preprocess, run, sign, text, verify};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -18,7 +18,7 @@ Examples:
 Exit code: 0 success, 1 failure (the message on standard error says what, where and what to do), 2 \
 wrong usage. RAYON_NUM_THREADS limits the cores that are used.";
 
-/// int8 residual networks for microcontrollers: convert, inspect, evaluate and run them on this machine.
+/// int8 residual networks for microcontrollers: convert, inspect, evaluate, run and sign them on this machine.
 ///
 /// A network runs here with the very code that runs on the board: the answers are the same, bit for bit.
 #[derive(Parser)]
@@ -35,6 +35,9 @@ enum Command {
     Eval(eval::Arguments),
     Run(run::Arguments),
     Preprocess(preprocess::Arguments),
+    Keygen(keygen::Arguments),
+    Sign(sign::Arguments),
+    Verify(verify::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -44,6 +47,9 @@ fn main() -> ExitCode {
         Command::Eval(arguments) => eval::execute(&arguments),
         Command::Run(arguments) => run::execute(&arguments),
         Command::Preprocess(arguments) => preprocess::execute(&arguments),
+        Command::Keygen(arguments) => keygen::execute(&arguments),
+        Command::Sign(arguments) => sign::execute(&arguments),
+        Command::Verify(arguments) => verify::execute(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -11,6 +11,16 @@ use static_cell::ConstStaticCell;
 static NETWORK: ConstStaticCell<Network> = ConstStaticCell::new(Network::empty());
 static ARENA: ConstStaticCell<Arena<{ inputs::ARENA_BYTES_ROWS }>> = ConstStaticCell::new(Arena::new());
 
+#[cfg(not(feature = "signature"))]
+fn model() -> Result<Model<'static>, skipstone::ParseError> {
+    Model::parse(inputs::MODEL)
+}
+
+#[cfg(feature = "signature")]
+fn model() -> Result<Model<'static>, skipstone::SignatureError> {
+    Model::parse_signed(inputs::MODEL, inputs::PUBLIC_KEY)
+}
+
 /// The function that `cargo xtask bench` looks for: all that is executed in it is the run's.
 #[inline(never)]
 fn run<'n>(network: &'n mut Network) -> Result<Scores<'n>, RunError> {
@@ -20,7 +30,7 @@ fn run<'n>(network: &'n mut Network) -> Result<Scores<'n>, RunError> {
 #[entry]
 fn main() -> ! {
     let [mut parse, mut set_up, mut ran, mut verify] = [Cost::default(); 4];
-    let model = unwrap!(measure(&mut parse, || Model::parse(inputs::MODEL)));
+    let model = unwrap!(measure(&mut parse, model));
     let (network, arena) = (NETWORK.take(), ARENA.take());
     unwrap!(measure(&mut set_up, || network.set_up(model, arena)));
     let scores = unwrap!(measure(&mut ran, || run(network)));

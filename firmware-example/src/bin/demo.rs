@@ -12,7 +12,7 @@ static NETWORK: ConstStaticCell<Recognizer> = ConstStaticCell::new(Recognizer::e
 static ARENA: ConstStaticCell<Arena<{ inputs::ARENA_BYTES_ROWS }>> = ConstStaticCell::new(Arena::new());
 
 /// A network that is linked with the kernels that its model needs, and no others.
-type Recognizer = Network<'static, 16, { skipstone::kernels(inputs::MODEL) }>;
+type Recognizer = Network<'static, 16, { inputs::KERNELS }>;
 
 #[entry]
 fn main() -> ! {

@@ -5,12 +5,15 @@ pub(crate) mod eval;
 mod evaluation;
 mod host;
 pub(crate) mod inspect;
+pub(crate) mod keygen;
 mod occupancy;
 mod page;
 pub(crate) mod preprocess;
 mod report;
 pub(crate) mod run;
+pub(crate) mod sign;
 pub(crate) mod text;
+pub(crate) mod verify;
 
 use std::io::{self, Write};
 use std::path::Path;

@@ -100,7 +100,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         return Ok(());
     }
     let counter = Counter::ensure()?;
-    let mut measurements = Vec::new();
+    let mut measurements: Vec<Measurement> = Vec::new();
     for (network, mode) in arguments.selected() {
         eprintln!("measuring {}, {}", network.name(), mode.name);
         let case = network.case(mode, &tool)?;
@@ -116,6 +116,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         measurements.iter().for_each(|measurement| print!("{}", tables::layers(measurement)));
     }
     print!("{}", tables::summary(&measurements));
+    if let Some(first) = measurements.first() {
+        println!("\n{}", first.signature(&tool, &toolchain)?);
+    }
     Ok(())
 }
 
@@ -207,6 +210,15 @@ impl Measurement {
             self.case.name
         );
         Ok(())
+    }
+
+    /// What it costs to run this network signed: code, and instructions and stack of `Model::parse_signed`.
+    fn signature(&self, tool: &Tool, toolchain: &Toolchain) -> Result<String> {
+        let case = self.case.signed(tool, 1)?;
+        let (elf, report) = emulate(&case, toolchain)?;
+        let code_bytes = flash_size::code_bytes(&elf, &case)?;
+        let (parse, stack) = (report.number("parse")?, report.text("parse")?.rsplit(", ").next());
+        Ok(tables::signature(self, code_bytes, parse, stack.unwrap_or_default()))
     }
 
     /// In a line, for a check's outcome.

@@ -47,6 +47,7 @@ impl Tool {
 }
 
 /// What `skipstone inspect` states.
+#[derive(Clone)]
 pub(crate) struct Facts {
     /// Each layer that runs, in order.
     pub(crate) layers: Vec<Layer>,
@@ -63,6 +64,7 @@ pub(crate) struct Facts {
 }
 
 /// A layer in `skipstone inspect`'s words.
+#[derive(Clone)]
 pub(crate) struct Layer {
     /// Its block's name and its own.
     pub(crate) name: String,
@@ -99,11 +101,14 @@ impl<'s> Source<'s> {
 }
 
 /// A converted network and the images that it runs on.
+#[derive(Clone)]
 pub(crate) struct Case {
     /// Its name.
     pub(crate) name: String,
     /// The blob.
     pub(crate) blob: PathBuf,
+    /// The public key's file, where the blob is signed and the firmware shall run no other.
+    pub(crate) key: Option<PathBuf>,
     /// Raw images, exactly the bytes that the network sees, one after another.
     pub(crate) images: PathBuf,
     /// What the blob is.
@@ -156,7 +161,7 @@ impl Case {
         preprocess.args(source.limit.map(|limit| format!("--limit={limit}")));
         process::output(&mut preprocess)?;
         let facts = inspect(tool, &blob)?;
-        Ok(Case { name: source.name.into(), blob, images, facts })
+        Ok(Case { name: source.name.into(), blob, key: None, images, facts })
     }
 
     /// The network's model; its blob lies in `storage`.

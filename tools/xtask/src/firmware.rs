@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result};
+use skipstone::Kernels;
 
 use crate::board::Board;
 use crate::case::Case;
@@ -22,17 +23,29 @@ pub(crate) struct Build<'a> {
     pub(crate) board: Board,
     /// The model and the images.
     pub(crate) case: &'a Case,
+    /// What `update` replaces it by.
+    pub(crate) update: Option<&'a Case>,
     /// Bytes of arena, with the frame in it.
     pub(crate) arena_bytes: u64,
     /// Bytes of arena, fed by rows.
     pub(crate) arena_bytes_rows: u64,
+    /// The demo links all kernels, not those alone that the model needs.
+    pub(crate) all_kernels: bool,
 }
 
 impl<'a> Build<'a> {
     /// A program for the emulated board, with exactly the arenas that `skipstone inspect` states.
     pub(crate) fn emulated(program: &'a str, case: &'a Case) -> Build<'a> {
         let (arena_bytes, arena_bytes_rows) = (case.facts.arena_bytes, case.facts.arena_bytes_rows);
-        Build { program, board: Board::Mps2An386, case, arena_bytes, arena_bytes_rows }
+        Build {
+            program,
+            board: Board::Mps2An386,
+            case,
+            update: None,
+            arena_bytes,
+            arena_bytes_rows,
+            all_kernels: false,
+        }
     }
 
     /// Builds it; returns the ELF file, which the next build leaves alone.
@@ -56,9 +69,18 @@ impl<'a> Build<'a> {
         if self.program == SELF_TEST {
             cargo.args(["--features", "self-test"]);
         }
+        if let Some(key) = &self.case.key {
+            cargo.args(["--features", "signature"]).env("SKIPSTONE_KEY", key);
+        }
+        if let Some(update) = self.update {
+            cargo.env("SKIPSTONE_UPDATE", &update.blob);
+        }
         cargo.env("SKIPSTONE_MODEL", &self.case.blob);
         cargo.env("SKIPSTONE_IMAGES", &self.case.images);
         cargo.env("SKIPSTONE_ARENA_BYTES", self.arena_bytes.to_string());
         cargo.env("SKIPSTONE_ARENA_BYTES_ROWS", self.arena_bytes_rows.to_string());
+        if self.all_kernels {
+            cargo.env("SKIPSTONE_KERNELS", Kernels::ALL.to_string());
+        }
     }
 }

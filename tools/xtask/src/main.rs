@@ -1,10 +1,11 @@
-//! The repository's commands: `cargo xtask setup`, `demo`, `test`, `bench`, `flash`, `emulate`.
+//! The repository's commands: `cargo xtask setup`, `demo`, `test`, `bench`, `deny`, `msrv`, `flash`, `emulate`.
 
 mod bench;
 mod board;
 mod case;
 mod checks;
 mod demo;
+mod dependencies;
 mod emulator;
 mod firmware;
 mod flash;
@@ -15,6 +16,7 @@ mod picture;
 mod process;
 mod report;
 mod setup;
+mod signature;
 mod suite;
 mod toolchain;
 
@@ -51,6 +53,10 @@ enum Command {
     },
     /// Print what one picture costs on the emulated Cortex-M4, or check that it did not become more.
     Bench(bench::Arguments),
+    /// Check licences, sources, duplicates and advisories of every dependency, before a release.
+    Deny,
+    /// Build every crate with the oldest compiler that is promised, before a release.
+    Msrv,
     /// Build the demo for a real board, flash it and show what it prints.
     Flash {
         /// The board that is attached.
@@ -78,6 +84,8 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Demo => demo::run()?,
         Command::Test { only } => return checks::run(&only),
         Command::Bench(arguments) => bench::run(&arguments)?,
+        Command::Deny => dependencies::deny()?,
+        Command::Msrv => dependencies::msrv()?,
         Command::Flash { board } => flash::run(board)?,
         Command::Emulate { elf } => emulator::show(&elf)?,
     }

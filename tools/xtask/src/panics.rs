@@ -38,9 +38,10 @@ pub(crate) fn check(case: &Case, toolchain: &Toolchain) -> Result<()> {
         }
         let elf = process::cargo_build(command().env(SHOW, "1"))?;
         let elf = elf.first().with_context(|| format!("cargo made no program `{PROGRAM}`"))?;
-        let holders = holders(elf)?.into_iter().collect::<Vec<_>>().join("\n  ");
+        let holders = holders(elf)?.into_iter().collect::<Vec<_>>().join(", ");
         bail!(
-            "the engine can panic (runtime at opt-level {level}), in\n  {holders}\nhelp: `llvm-addr2line -ife {}` gives the lines",
+            "the engine can panic in {holders} (runtime at opt-level {level})\n\
+             help: `llvm-objdump -dlC {}` shows where they call core::panicking",
             elf.display()
         );
     }

@@ -197,7 +197,7 @@ fn large([d0, d1, d2, d3, d4, d5]: [u32; 6]) -> [u32; 6] {
 }
 
 /// 10 columns of lines become 16 slots of four tiles, `step` words apart.
-#[inline(never)]
+#[cfg(not(skipstone_dsp))]
 #[allow(unsafe_code)]
 unsafe fn rows_small(lines: *const u32, to: *mut u32, step: usize) {
     const ROWS: usize = 4;
@@ -251,9 +251,23 @@ unsafe fn rows_large(lines: *const u32, to: *mut u32, step: usize) {
 
 #[cfg(skipstone_dsp)]
 #[allow(unsafe_code)]
+unsafe fn rows_small(lines: *const u32, to: *mut u32, step: usize) {
+    // SAFETY: the caller's.
+    unsafe { rows_small_m4(lines, to, 4 * step) }
+}
+
+#[cfg(skipstone_dsp)]
+#[allow(unsafe_code)]
 unsafe fn rows_large(lines: *const u32, to: *mut u32, step: usize) {
     // SAFETY: the caller's.
     unsafe { rows_large_m4(lines, to, 4 * step) }
+}
+
+#[cfg(skipstone_dsp)]
+#[allow(unsafe_code)]
+unsafe fn rows_polyphase(lines: *const u32, to: *mut u32, step: usize) {
+    // SAFETY: the caller's.
+    unsafe { rows_polyphase_m4(lines, to, 4 * step, &SLOTS) }
 }
 
 /// [`large`] in place: d0 to d5, two more registers and the mask of a fourfold value, and what is to be done
@@ -440,6 +454,46 @@ unsafe extern "C" fn columns_large_m4(column: *const Column, to: *mut u32) {
 #[cfg(skipstone_dsp)]
 #[allow(unsafe_code)]
 #[unsafe(naked)]
+unsafe extern "C" fn rows_small_m4(lines: *const u32, to: *mut u32, step: usize) {
+    core::arch::naked_asm!(
+        "push {{r4-r7, r11, lr}}",
+        "mov r12, #0",
+        "1:", // a tile
+        "ldr r3, [r0]",
+        "ldr r4, [r0, #128]", // a column: four rows of eight pairs
+        "ldr r5, [r0, #256]",
+        "ldr r6, [r0, #384]",
+        "add r11, r1, r2",
+        "ssub16 r3, r3, r5",
+        "sadd16 r7, r4, r5",
+        "str r3, [r1], #4",
+        "str r7, [r11]",
+        "add r11, r11, r2",
+        "ssub16 r5, r5, r4",
+        "str r5, [r11]",
+        "add r11, r11, r2",
+        "ssub16 r4, r4, r6",
+        "str r4, [r11]",
+        "add r0, r0, #256",
+        "adds r12, r12, #1 << 30",
+        "bcc 1b",
+        "subw r0, r0, #4 * 256 - 16",
+        "add r12, r12, #1 << 24",
+        "tst r12, #7 << 24",
+        "bne 1b",
+        "sub r0, r0, #8 * 16 - 4",
+        "sub r1, r1, #8 * 16",
+        "add r1, r1, r2, lsl #2",
+        "cmp r12, #4 << 27",
+        "bne 1b",
+        "pop {{r4-r7, r11, pc}}",
+    )
+}
+
+/// As [`rows_small_m4`].
+#[cfg(skipstone_dsp)]
+#[allow(unsafe_code)]
+#[unsafe(naked)]
 unsafe extern "C" fn rows_large_m4(lines: *const u32, to: *mut u32, step: usize) {
     core::arch::naked_asm!(
         "push {{r4-r11, lr}}",
@@ -490,7 +544,7 @@ unsafe extern "C" fn rows_large_m4(lines: *const u32, to: *mut u32, step: usize)
 }
 
 /// 17 columns of lines become 25 slots of four tiles, `step` words apart.
-#[inline(never)]
+#[cfg(not(skipstone_dsp))]
 #[allow(unsafe_code)]
 unsafe fn rows_polyphase(lines: *const u32, to: *mut u32, step: usize) {
     const ROWS: usize = 5;
@@ -519,4 +573,48 @@ unsafe fn rows_polyphase(lines: *const u32, to: *mut u32, step: usize) {
             }
         }
     }
+}
+
+/// As [`rows_small_m4`], but lr counts.
+#[cfg(skipstone_dsp)]
+#[allow(unsafe_code)]
+#[unsafe(naked)]
+unsafe extern "C" fn rows_polyphase_m4(lines: *const u32, to: *mut u32, step: usize, slots: &[[u8; 5]; 5]) {
+    core::arch::naked_asm!(
+        "push {{r3-r12, lr}}", // sp + 0: slots
+        "mov lr, #0",
+        "1:", // a row
+        "ldr r3, [sp]",
+        ".irp slot, r8, r9, r10, r11, r12",
+        "ldrb \\slot, [r3], #1",
+        "mul \\slot, \\slot, r2",
+        ".endr",
+        "str r3, [sp]",
+        "2:", // a tile
+        "ldr r3, [r0]",
+        "ldr r4, [r0, #160]", // a column: five rows of eight pairs
+        "ldr r5, [r0, #320]",
+        "ldr r6, [r0, #480]",
+        "ldr r7, [r0, #640]",
+        "ssub16 r3, r3, r5",
+        "ssub16 r7, r7, r5",
+        "str r3, [r1, r8]",
+        "str r5, [r1, r9]",
+        "str r7, [r1, r10]",
+        "str r4, [r1, r11]",
+        "str r6, [r1, r12]",
+        "add r1, r1, #4",
+        "add r0, r0, #640",
+        "adds lr, lr, #1 << 30",
+        "bcc 2b",
+        "subw r0, r0, #4 * 640 - 20",
+        "add lr, lr, #1 << 24",
+        "tst lr, #7 << 24",
+        "bne 2b",
+        "sub r0, r0, #8 * 20 - 4",
+        "sub r1, r1, #8 * 16",
+        "cmp lr, #5 << 27",
+        "bne 1b",
+        "pop {{r3-r12, pc}}",
+    )
 }

@@ -80,6 +80,19 @@ and two run by us in this model.
     )
 }
 
+/// What it costs to run a network signed: code, instructions and stack of the start-up's parsing.
+pub(crate) fn signature(plain: &Measurement, code_bytes: u64, instructions: u64, stack: &str) -> String {
+    let Measurement { network, mode, .. } = plain;
+    let [code_before, before] = [plain.code_bytes, plain.parse_instructions].map(grouped);
+    format!(
+        "{network}, {mode}, signed: {} B of code and constants, {code_before} unsigned;
+parsing takes {} instructions and {stack},
+{before} instructions unsigned.",
+        grouped(code_bytes),
+        grouped(instructions)
+    )
+}
+
 /// A measurement, layer by layer.
 pub(crate) fn layers(measurement: &Measurement) -> String {
     let Measurement { network, mode, case, run, .. } = measurement;
@@ -164,7 +177,8 @@ mod tests {
             macs: 125_000_000,
             cycles: 100_000_000,
         };
-        let case = Case { name: String::new(), blob: PathBuf::new(), images: PathBuf::new(), facts };
+        let (name, blob, images) = (String::new(), PathBuf::new(), PathBuf::new());
+        let case = Case { name, blob, key: None, images, facts };
         let (network, mode, rest) = ("resnet56", "balanced", Cost::default());
         let (parse_instructions, set_up_instructions) = (20_000_000, 10_000_000);
         let (code_bytes, stack_bytes, layers) = (40_960, 10_948, vec![run]);
@@ -186,7 +200,8 @@ mod tests {
     #[test]
     fn tables_fit_a_terminal_of_80_columns() {
         let measurement = measurement();
-        let text = layers(&measurement) + &summary(&[measurement]);
+        let signature = signature(&measurement, 1_234_567, 120_000_000, "12345 B of stack");
+        let text = layers(&measurement) + &summary(&[measurement]) + &signature;
         for line in text.lines() {
             assert!(line.chars().count() <= 80, "{} columns: {line}", line.chars().count());
             assert_eq!(line, line.trim_end());
