@@ -366,6 +366,17 @@ fn changed_records() {
         ("an infinite scale", |parts| scale(parts, f32::INFINITY), layer(6, LayerError::Requantization)),
         ("a scale of zero", |parts| scale(parts, 0.0), layer(6, LayerError::Requantization)),
         ("a negative scale", |parts| scale(parts, -1.0), layer(6, LayerError::Requantization)),
+        ("a scale of infinite scores", |parts| scale(parts, 1e30), layer(6, LayerError::Requantization)),
+        (
+            "a convolution whose step is not a number",
+            |parts| conv2d(parts).scale = f32::NAN,
+            layer(0, LayerError::Requantization),
+        ),
+        (
+            "a block whose step is negative",
+            |parts| block(parts, 1).scale = -1.0,
+            layer(1, LayerError::Requantization),
+        ),
         // the order of stages
         (
             "scores in the middle",

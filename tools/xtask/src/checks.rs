@@ -8,10 +8,10 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::bench::{self, Counter, MODES, Measurement, Network};
 use crate::board::Board;
 use crate::case::{Case, DIGITS, Tool};
-use crate::firmware::Build;
+use crate::firmware::{Build, SELF_TEST};
 use crate::report::Report;
 use crate::suite::{Outcome, Suite};
-use crate::toolchain::{Toolchain, host_cargo};
+use crate::toolchain::{Toolchain, host_cargo, is_installed};
 use crate::{dependencies, emulator, flash_size, fuzz, panics, paths, process, setup, signature};
 
 /// Code and constants of the demo beside its model, with every kernel.
@@ -26,6 +26,9 @@ const BUDGETS: [(&str, u64, u64); 3] =
 
 /// Pictures on which ResNet-56 is compared, and the arena that it may need.
 const DEEP: (usize, u64) = (20, 18_432);
+
+/// Cortex-M0, Cortex-M3, and a 32-bit RISC-V.
+const OTHER_CORES: [&str; 3] = ["thumbv6m-none-eabi", "thumbv7m-none-eabi", "riscv32imac-unknown-none-elf"];
 
 /// What the photo shows.
 const PHOTO_CLASS: &str = "cat";
@@ -45,10 +48,12 @@ pub(crate) fn run(only: &[String]) -> Result<ExitCode> {
     suite.check("host tests", host_tests);
     suite.check("fuzz seeds", || fuzz::seeds(bench.tool()?));
     suite.check("documentation", documentation);
+    suite.check("other cores", other_cores);
     suite.check("dependencies", dependencies::check);
     suite.check("oldest compiler", dependencies::check_oldest_compiler);
     suite.check("board nrf52840-dk", || bench.real_board());
     suite.check("emulated clock", || bench.clock());
+    suite.check("emulated kernels", || bench.kernels());
     suite.check("emulated photo", || bench.photo_is_recognised());
     suite.check("emulated arena", || bench.arena_is_exact());
     suite.check("emulated parity, photo", || bench.parity(bench.photo()?, 1));
@@ -91,6 +96,24 @@ fn documentation() -> Result<Outcome> {
     Ok(Outcome::pass("no warnings"))
 }
 
+/// The runtime compiles for cores that have none of the instructions that we use in assembly.
+fn other_cores() -> Result<Outcome> {
+    let (there, missing): (Vec<&str>, Vec<&str>) =
+        OTHER_CORES.into_iter().partition(|target| is_installed(target));
+    for target in &there {
+        process::run(host_cargo().args(["build", "--quiet", "--package", "skipstone", "--target", target]))?;
+    }
+    let mut said = Vec::new();
+    if !there.is_empty() {
+        said.push(format!("builds for {}", there.join(", ")));
+    }
+    if !missing.is_empty() {
+        said.push(format!("not tried, for want of `rustup target add {}`", missing.join(" ")));
+    }
+    let said = said.join("; ");
+    Ok(if there.is_empty() { Outcome::skip(said) } else { Outcome::pass(said) })
+}
+
 /// What the checks on firmware share, made when the first of them needs it.
 struct Bench {
     toolchain: Toolchain,
@@ -126,7 +149,7 @@ impl Bench {
         }
         for board in [Board::Mps2An386, Board::Nrf52840Dk] {
             let mut command = self.toolchain.cargo("clippy");
-            Build { board, ..Build::emulated("", self.photo()?) }.describe_to(&mut command);
+            Build { board, ..Build::emulated(SELF_TEST, self.photo()?) }.describe_to(&mut command);
             process::run(command.args(["--", "-D", "warnings"]))?;
         }
         let signed = self.photo()?.signed(self.tool()?, 1)?;
@@ -156,6 +179,21 @@ impl Bench {
         }
         ensure!(longest > 40 << 24, "no loop was long enough for SysTick to overflow");
         Ok(Outcome::pass(format!("exact to 80 instructions in {longest}")))
+    }
+
+    /// The kernels' own tests, on the core that they are for.
+    fn kernels(&self) -> Result<Outcome> {
+        let report = self.emulate(SELF_TEST, self.photo()?)?;
+        let mut cases = 0;
+        for line in report.all("tested") {
+            let count = line.split_whitespace().next().and_then(|count| count.parse::<u64>().ok());
+            match count {
+                Some(count @ 1..) => cases += count,
+                _ => bail!("nothing was tested: `{line}`"),
+            }
+        }
+        ensure!(cases > 0, "nothing was tested: {:#?}", report.lines());
+        Ok(Outcome::pass(format!("{cases} cases: every bit as the oracle says")))
     }
 
     fn photo_is_recognised(&self) -> Result<Outcome> {

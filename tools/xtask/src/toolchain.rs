@@ -33,7 +33,7 @@ pub(crate) enum Toolchain {
 impl Toolchain {
     /// The toolchain that is ready for the firmware, if there is one.
     pub(crate) fn find() -> Option<Toolchain> {
-        if !debian_forced() && sysroot("rustc").is_some_and(|path| target_in(&path).is_dir()) {
+        if !debian_forced() && is_installed(TARGET) {
             return Some(Toolchain::Installed);
         }
         if !debian_compiler() {
@@ -70,7 +70,7 @@ impl Toolchain {
         command.current_dir(paths::firmware()).args([subcommand, "--target", TARGET]);
         if let Toolchain::Debian { linker } = self {
             // The flag that builds `core` is not stable; the firmware itself is stable Rust.
-            command.arg("-Zbuild-std=core").env("RUSTC_BOOTSTRAP", "1");
+            command.arg("-Zbuild-std=core,alloc").env("RUSTC_BOOTSTRAP", "1");
             command.env("RUSTC", Path::new(DEBIAN).join("rustc"));
             command.env("CARGO_TARGET_THUMBV7EM_NONE_EABIHF_LINKER", linker);
             command.env("PATH", path_from(DEBIAN));
@@ -148,8 +148,9 @@ fn sysroot(rustc: impl Into<PathBuf>) -> Option<PathBuf> {
     process::probe(rustc, &["--print", "sysroot"]).map(|text| PathBuf::from(text.trim()))
 }
 
-fn target_in(sysroot: &Path) -> PathBuf {
-    sysroot.join("lib/rustlib").join(TARGET).join("lib")
+/// Whether rustup's toolchain has `core` for this target.
+pub(crate) fn is_installed(target: &str) -> bool {
+    sysroot("rustc").is_some_and(|path| path.join("lib/rustlib").join(target).join("lib").is_dir())
 }
 
 /// Major and minor version in `rustc 1.95.0 (...)`.
