@@ -29,8 +29,14 @@ fn check_length(given: usize, needed: usize) -> Result<(), LayerError> {
     if given == needed { Ok(()) } else { Err(LayerError::Length { needed, given }) }
 }
 
-fn check_scale(scale: f32) -> Result<(), LayerError> {
+/// The real value of a step: finite and above zero.
+pub(crate) fn check_scale(scale: f32) -> Result<(), LayerError> {
     if scale.is_finite() && scale > 0.0 { Ok(()) } else { Err(LayerError::Requantization) }
+}
+
+/// The score of a step: so that every sum's score is finite as well.
+fn check_score_scale(scale: f32) -> Result<(), LayerError> {
+    check_scale(scale * (1u32 << 31) as f32)
 }
 
 /// One value for each output, or one that serves them all.
@@ -290,7 +296,8 @@ impl Pool2d {
 pub enum Finish<'a> {
     /// int8 values for the next layer.
     Requantize(Requantize<'a>),
-    /// f32 class scores, sum * scale, not squeezed through int8.
+    /// f32 class scores, sum * scale, not squeezed through int8; scales are above zero and below 2^97, so that
+    /// no score is infinite.
     Scores(&'a [f32]),
     /// int8 values: of a global average pooling, the mean rounded half away from zero, as TensorFlow
     /// Lite does. The pooling's zero point is 0 then.
@@ -299,7 +306,7 @@ pub enum Finish<'a> {
     RoundedScores {
         /// How sums become int8 values.
         requantize: Requantize<'a>,
-        /// Real value of one step, finite and above zero.
+        /// Score of one step, above zero and below 2^97.
         scale: f32,
     },
 }
@@ -317,12 +324,12 @@ impl Finish<'_> {
             Finish::Requantize(requantize) => check_per_output(requantize.multipliers().len(), outputs),
             Finish::Scores(scales) => {
                 check_per_output(scales.len(), outputs)?;
-                scales.iter().try_for_each(|scale| check_scale(*scale))
+                scales.iter().try_for_each(|scale| check_score_scale(*scale))
             }
             Finish::Mean(clamp) => clamp.check(),
             Finish::RoundedScores { requantize, scale } => {
                 check_per_output(requantize.multipliers().len(), outputs)?;
-                check_scale(*scale)
+                check_score_scale(*scale)
             }
         }
     }

@@ -24,11 +24,14 @@
 //!
 //! # Features
 //! * `defmt`: errors, scores and reports print on the target.
+//! * `self-test`: [`self_test`], tests of arithmetic and kernels, to be run on a core with a heap.
 //! * `signature`: blobs that are refused unless their maker signed them ([`Model::parse_signed`]), and updates in the
 //!   field ([`slots`]).
 
 #![no_std]
 
+#[cfg(any(test, feature = "self-test"))]
+extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
@@ -68,6 +71,8 @@ pub use kernels::Kernels;
 pub use kernels::cost::predicted_cycles;
 pub use kernels::dsp::direct::pack as pack_weights;
 pub use kernels::dsp::winograd::transform_weights;
+#[cfg(feature = "self-test")]
+pub use kernels::tests::run as self_test;
 pub use layer::{Algorithm, Conv2d, Dense, Finish, GlobalAveragePool, Pool2d, Pooling, Reduction, Windowed};
 pub use model::{HEADER_BYTES, MAGIC, Model, SECTION_ALIGN, VERSION, WEIGHTS_ALIGN, checksum};
 pub use network::{FrameNetwork, MAX_STEP_ROWS, Network};

@@ -17,7 +17,7 @@ compile_error!("skipstone reads little-endian weights in place: big-endian targe
 pub const MAGIC: [u8; 4] = *b"SKIP";
 
 /// Format version that this library reads.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 
 /// Bytes before the manifest: magic, version, reserved, total length, CRC-32, manifest length.
 pub const HEADER_BYTES: usize = 20;

@@ -66,7 +66,7 @@ impl<'a, const TENSORS: usize, const KERNELS: u16> Network<'a, TENSORS, KERNELS>
     /// use skipstone::{Arena, Model, Network};
     ///
     /// // on a board these two lie in a `static_cell::ConstStaticCell` each
-    /// let (mut network, mut arena) = (Network::<16>::empty(), Arena::<{ 4 * 1024 }>::new());
+    /// let (mut arena, mut network) = (Arena::<{ 4 * 1024 }>::new(), Network::<16>::empty());
     /// let model = Model::parse(skipstone::include_model!("../models/digits.skip"))?;
     /// network.set_up(model, &mut arena)?;
     /// assert_eq!(network.run(&[0; 64])?.values().len(), 10);

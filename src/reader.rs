@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use crate::block::{self, MAX_PATH, Subsample};
 use crate::error::{LayerError, ParseError};
-use crate::layer::{Conv2d, Dense, Finish, GlobalAveragePool, Pool2d, Reduction, Windowed};
+use crate::layer::{Conv2d, Dense, Finish, GlobalAveragePool, Pool2d, Reduction, Windowed, check_scale};
 use crate::model::SECTION_ALIGN;
 use crate::quantization::{Requantize, Rounding};
 use crate::schema::{self, FinishKind, OperationKind, ShortcutKind};
@@ -185,7 +185,7 @@ impl<'a> Reader<'a> {
             }
         };
         self.checked(block::check(&last, &join.addition, arrives))?;
-        self.read::<f32>()?; // its scale
+        self.scale()?;
         take(&Layer::addition(last, reads, join, added));
         Some(output)
     }
@@ -201,6 +201,7 @@ impl<'a> Reader<'a> {
     #[inline(never)]
     fn conv2d(&mut self, input: Shape) -> Option<Conv2d<'a>> {
         let record: schema::Conv2d = self.read()?;
+        self.checked(check_scale(record.scale))?;
         let schema::Conv2d { depthwise, algorithm, window, .. } = record;
         let channels = usize::from(record.channels);
         let outputs = if depthwise { input.channels } else { record.channels };
@@ -252,7 +253,7 @@ impl<'a> Reader<'a> {
             }
             FinishKind::Mean => {
                 let clamp = self.read()?;
-                self.read::<f32>()?; // its scale
+                self.scale()?;
                 return Some(Finish::Mean(clamp));
             }
             FinishKind::Requantize | FinishKind::RoundedScores => {
@@ -261,11 +262,19 @@ impl<'a> Reader<'a> {
                 self.requantize(&record, count)?
             }
         };
-        let scale = self.read()?;
+        let scale = self.scale()?;
         Some(match kind {
             FinishKind::RoundedScores => Finish::RoundedScores { requantize, scale },
             _ => Finish::Requantize(requantize),
         })
+    }
+
+    /// Reads the real value of a step.
+    #[inline(never)]
+    fn scale(&mut self) -> Option<f32> {
+        let scale = self.read()?;
+        self.checked(check_scale(scale))?;
+        Some(scale)
     }
 
     #[inline(never)]

@@ -99,13 +99,13 @@ impl FixedSoftmax {
         self.multiplier >= 0 && self.left_shift <= 31
     }
 
-    /// Replaces `values`, which are whole numbers of -255 to 255, by their probabilities, whole
-    /// multiples of 1/256.
+    /// Replaces `values`, which are whole numbers of -255 to 255 (of others, which only an untrusted blob
+    /// has, something between 0 and 1), by their probabilities, whole multiples of 1/256.
     pub(crate) fn apply(&self, values: &mut [f32]) {
         let max = values.iter().fold(-256, |max, value| max.max(*value as i32));
         let mut sum = 0i32;
         for value in values.iter() {
-            if let Some(exp) = self.exp(*value as i32 - max) {
+            if let Some(exp) = self.exp((*value as i32).saturating_sub(max)) {
                 sum = sum.wrapping_add(rounding_divide_by_pot(exp, Self::SUM_BITS));
             }
         }
@@ -115,7 +115,7 @@ impl FixedSoftmax {
         let reciprocal = one_over_one_plus_x(fraction.cast_signed());
         let bits_over_unit = Self::SUM_BITS.wrapping_sub(headroom);
         for value in values {
-            let probability = self.exp(*value as i32 - max).map_or(0, |exp| {
+            let probability = self.exp((*value as i32).saturating_sub(max)).map_or(0, |exp| {
                 let product = saturating_rounding_doubling_high_mul(reciprocal, exp);
                 rounding_divide_by_pot(product, bits_over_unit.wrapping_add(31 - 8)).clamp(0, 255)
             });
@@ -209,9 +209,31 @@ fn one_over_one_plus_x(x: i32) -> i32 {
     saturating_multiply_by_pot(inverse, 1)
 }
 
+/// What gemmlowp itself gives (`tools/train/gemmlowp_vectors.cpp`); returns the number of values.
+#[cfg(any(test, feature = "self-test"))]
+pub(crate) fn check_golden_values() -> usize {
+    let (records, rest) = include_bytes!("../tests/data/gemmlowp.bin").as_chunks::<20>();
+    assert!(rest.is_empty());
+    for record in records {
+        let [function, value, multiplier, shift, expected] = bytemuck::pod_read_unaligned::<[i32; 5]>(record);
+        let found = match function {
+            0 => Scaling { multiplier, shift: shift as i8 }.apply(value),
+            1 => exp_on_negative_values(value),
+            _ => one_over_one_plus_x(value),
+        };
+        assert_eq!(found, expected, "function {function} of {value}, {multiplier}, {shift}");
+    }
+    records.len()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bits_are_those_of_gemmlowp() {
+        assert_eq!(check_golden_values(), 800);
+    }
 
     #[test]
     fn halves_are_rounded_away_from_zero() {
@@ -223,6 +245,41 @@ mod tests {
         let half = Scaling { multiplier: 1 << 30, shift: 0 };
         assert_eq!([3, -3, i32::MAX, i32::MIN].map(|value| half.apply(value)), [2, -1, 1 << 30, -(1 << 30)]);
         assert_eq!(saturating_rounding_doubling_high_mul(i32::MIN, i32::MIN), i32::MAX);
+    }
+
+    /// Every shift, the ends of all ranges: as in whole numbers, but for what a left shift loses.
+    #[test]
+    fn any_scaling_of_any_value() {
+        for shift in -31..=30 {
+            for multiplier in [0, 1, 1 << 30, i32::MAX] {
+                for value in [i32::MIN, i32::MIN + 1, -1, 0, 1, 1 << 20, i32::MAX] {
+                    let left = (i64::from(value) << shift.max(0)) as i32;
+                    let product = (i64::from(left) * i64::from(multiplier) + (1 << 30)) >> 31;
+                    let power = 1i64 << (-shift).max(0);
+                    let rounded = (product.abs() + power / 2) / power * product.signum();
+                    let scaling = Scaling { multiplier, shift: shift as i8 };
+                    assert_eq!(i64::from(scaling.apply(value)), rounded, "{value} by {scaling:?}");
+                    let end = if value < 0 { i8::MIN } else { i8::MAX };
+                    let clamp = Clamp::none(-1);
+                    let sum = Sum {
+                        path: scaling,
+                        shortcut: scaling,
+                        shortcut_zero_point: !end,
+                        output: scaling,
+                        clamp,
+                    };
+                    sum.apply(end, !end, end); // wraps, as the page on the format says
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn softmax_of_what_is_no_int8_value_stays_between_zero_and_one() {
+        let softmax = FixedSoftmax { multiplier: i32::MAX, left_shift: 31 };
+        let mut values = [f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 3e9, -3e9, 0.5];
+        softmax.apply(&mut values);
+        assert!(values.iter().all(|value| (0.0..=1.0).contains(value)), "{values:?}");
     }
 
     #[test]
@@ -246,6 +303,16 @@ mod tests {
         for (value, exp) in values.iter().zip(exps) {
             assert!((f64::from(*value) - exp / sum).abs() <= 1.0 / 256.0, "{values:?}");
             assert_eq!((value * 256.0).fract(), 0.0);
+        }
+    }
+    /// Found by fuzzing: a blob whose scores have other steps than one.
+    #[test]
+    fn softmax_of_what_are_no_whole_steps_ends() {
+        let softmax = FixedSoftmax { multiplier: i32::MAX, left_shift: 31 };
+        for inputs in [[f32::MAX, f32::MIN, 0.0], [f32::NAN, f32::INFINITY, -1.0], [f32::NEG_INFINITY; 3]] {
+            let mut values = inputs;
+            softmax.apply(&mut values);
+            assert!(values.iter().all(|value| (0.0..=1.0).contains(value)), "{inputs:?}: {values:?}");
         }
     }
 }

@@ -14,10 +14,12 @@ pub fn exit() -> ! {
     board::leave(true)
 }
 
-// Only the place is printed. A message would pull `core::fmt` in, which is a third of the flash
-// that the whole engine takes.
+// Only the place is printed, but by tests. A message would pull `core::fmt` in, which is a third of the
+// flash that the whole engine takes.
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
+    #[cfg(feature = "self-test")]
+    defmt::println!("{}", defmt::Display2Format(&info.message()));
     match info.location() {
         Some(at) => defmt::println!("panicked at {=str}:{=u32}", at.file(), at.line()),
         None => defmt::println!("panicked"),

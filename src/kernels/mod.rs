@@ -20,8 +20,8 @@
 pub(crate) mod cost;
 pub(crate) mod dsp;
 mod reference;
-#[cfg(test)]
-mod tests;
+#[cfg(any(test, feature = "self-test"))]
+pub(crate) mod tests;
 
 use crate::layer::{Algorithm, Conv2d, Windowed};
 use crate::quantization::Addition;

@@ -128,7 +128,7 @@ fn average(values: impl Iterator<Item = i8>, padding: Option<(i8, usize)>) -> i8
 }
 
 /// Adds the products of input row `row` to the sums, one for each output.
-#[cfg_attr(not(test), allow(dead_code))] // the oracle of the one that runs
+#[cfg_attr(not(any(test, feature = "self-test")), allow(dead_code))] // the oracle of the one that runs
 pub(crate) fn dense(layer: &Dense<'_>, row: u16, input: &[i8], sums: &mut [i32]) {
     let row_len = layer.input.row_len().max(1);
     let rows = usize::from(layer.input.height);

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use skipstone::schema::{self, Finish, Operation, Shortcut};
-use skipstone::{Addition, HEADER_BYTES, Model, Network, NewError, ParseError, RunError};
+use skipstone::{
+    Addition, Algorithm, Clamp, Conv2d, HEADER_BYTES, Model, Network, NewError, ParseError, Requantize,
+    RunError, Shape, Window, Windowed,
+};
 
 use crate::memory::Memory;
 use crate::networks;
@@ -189,6 +192,32 @@ fn damaged_records() {
     check_fates(&fates);
 }
 
+/// Weights that no tool writes: -128, transformed words of any value, bytes where packed weights have none. Sums
+/// wrap; nothing else happens.
+#[test]
+fn weights_of_any_value() {
+    use Algorithm::{Direct, Reference, Winograd, Winograd4, Winograd4AtRunTime, WinogradAtRunTime};
+    let algorithms = [Reference, Direct, Winograd, WinogradAtRunTime, Winograd4, Winograd4AtRunTime];
+    let requantize = Requantize::new(&[i32::MAX; 4], 40, Clamp::none(3)).unwrap();
+    for (seed, algorithm) in (0..20).flat_map(|seed| algorithms.map(|algorithm| (seed, algorithm))) {
+        let random = &mut Random::new(seed);
+        let (input, window) = (Shape::new(9, 9, 16), Window::square(3, random.size(1, 2) as u8, 1));
+        let bytes = Conv2d::weight_bytes(&window, input, 4, false, algorithm);
+        let mut weights = vec![0u32; bytes.div_ceil(4)];
+        bytemuck::cast_slice_mut(&mut weights).copy_from_slice(&random.int8s(bytes));
+        let pixels = random.int8s(input.len());
+        let weights = bytemuck::cast_slice(&weights);
+        let layer = Conv2d::with_algorithm(input, window, algorithm, weights, &[-5; 4], &[7; 16], requantize);
+        let Ok(layer) = layer.map(Windowed::Conv2d) else { continue };
+        let run = |fill: i8| {
+            let mut output = vec![0; layer.output().len()];
+            layer.run(&pixels, &mut vec![fill; layer.scratch_len()], &mut output).unwrap();
+            output
+        };
+        assert_eq!(run(0), run(0x5A), "seed {seed}, {algorithm:?}: what was in the scratch memory shows");
+    }
+}
+
 /// Blobs of every fate, else the test sees only one line of the code.
 fn check_fates(fates: &BTreeMap<Fate, usize>) {
     println!("{fates:?}");
@@ -316,7 +345,7 @@ fn requantize(record: &mut schema::Requantize, random: &mut Random, weights: usi
     }
 }
 
-fn window(window: &mut skipstone::Window, random: &mut Random) {
+fn window(window: &mut Window, random: &mut Random) {
     let [a, b] = &mut window.kernel;
     let [c, d] = &mut window.stride;
     let [e, f, g, h] = &mut window.padding;

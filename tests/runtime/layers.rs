@@ -1,6 +1,6 @@
 //! Random layers and blocks in the oracle's plain terms, extremes among them.
 
-use std::vec::Vec;
+use alloc::vec::Vec;
 
 use super::naive::{Conv2d, Requantize, Residual, Tensor, Window};
 use super::random::Random;
@@ -33,7 +33,7 @@ pub(crate) fn requantize(random: &mut Random, channels: usize, typical: f64) -> 
         0 => 0,
         1 => i32::MAX,
         2 => random.bits() as i32 & i32::MAX,
-        _ => (ratio * f64::from(random.between(5, 20) as i32) / 10.0 * f64::from(shift).exp2()) as i32,
+        _ => (ratio * f64::from(random.between(5, 20) as i32) / 10.0 * power_of_two(shift)) as i32,
     };
     let multipliers = (0..channels).map(|_| multiplier(random)).collect();
     let zero_point = [i8::MIN, i8::MAX, 0, random.int8(), random.int8()][random.size(0, 4)];
@@ -43,6 +43,16 @@ pub(crate) fn requantize(random: &mut Random, channels: usize, typical: f64) -> 
         _ => (i8::MIN, i8::MAX),
     };
     Requantize { multipliers, shift, zero_point, min, max }
+}
+
+/// About the standard deviation of a sum of `taps` products of random int8 values.
+pub(crate) fn typical_sum(taps: usize) -> f64 {
+    4000.0 * taps.isqrt() as f64
+}
+
+/// 2^`exponent`, of up to 63: `core` has no `exp2`.
+pub(crate) fn power_of_two(exponent: u8) -> f64 {
+    (1u64 << exponent) as f64
 }
 
 /// Biases for sums of `taps` products: within reach of the products, or as far as 32 bits allow.
@@ -74,7 +84,7 @@ pub(crate) fn conv2d(
         weights: random.int8s(taps * outputs),
         bias: bias(random, outputs, taps),
         padding_pixel: random.int8s(inputs),
-        requantize: requantize(random, outputs, 4000.0 * (taps as f64).sqrt()),
+        requantize: requantize(random, outputs, typical_sum(taps)),
     }
 }
 
@@ -87,7 +97,7 @@ pub(crate) fn residual(random: &mut Random, shift: u8) -> Residual {
         2 => random.bits() as i32 & i32::MAX,
         _ => {
             let ratio = f64::from(random.between(2, 30) as i32) / 10.0;
-            (ratio * f64::from(i32::from(shift) - i32::from(left)).exp2()) as i32
+            (ratio * power_of_two(shift) / power_of_two(left)) as i32
         }
     };
     Residual { zero_point: random.int8(), multiplier, shift: left }

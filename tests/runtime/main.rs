@@ -1,6 +1,8 @@
 //! The runtime's tests: layers and blocks against an oracle, the executor against plain evaluation,
 //! the blob and the memory plan against every kind of damage.
 
+extern crate alloc;
+
 mod blocks;
 mod damage;
 mod executor;

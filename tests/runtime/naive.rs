@@ -1,8 +1,8 @@
 //! The oracle: whole tensors, plain index arithmetic in 64 and 128 bits, written from the formulas of
 //! `docs` and `src/quantization.rs`, sharing nothing with the kernels, not even a type.
 
-use std::vec;
-use std::vec::Vec;
+use alloc::vec;
+use alloc::vec::Vec;
 
 /// An activation tensor, HWC.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,5 +1,8 @@
 //! Residual blocks in the oracle's terms, and the oracle's parameters as the runtime has them.
 
+use alloc::vec;
+use alloc::vec::Vec;
+
 use skipstone::{Block, Clamp, Conv2d, Requantize, Residual, Shape, Shortcut, Subsample, Window};
 
 use crate::layers;

@@ -1,6 +1,6 @@
 //! Random numbers and int8 values for the tests: the same ones on every machine, from a seed.
 
-use std::vec::Vec;
+use alloc::vec::Vec;
 
 /// SplitMix64 (Steele, Lea, Flood 2014).
 #[derive(Debug, Clone)]

@@ -97,9 +97,11 @@ fn every_flipped_bit_is_found() {
 
 #[test]
 fn other_versions_are_refused_by_number() {
-    let first = Blob::from(&include_bytes!("../data/version-1.skip")[..]);
-    assert_eq!(error(&first), Some(ParseError::Version { found: 1, supported: VERSION }));
-    for found in [0, 1, VERSION + 1, u16::MAX] {
+    let old = [&include_bytes!("../data/version-1.skip")[..], include_bytes!("../data/version-2.skip")];
+    for (found, old) in (1..).zip(old) {
+        assert_eq!(error(&Blob::from(old)), Some(ParseError::Version { found, supported: VERSION }));
+    }
+    for found in [0, 1, VERSION - 1, VERSION + 1, u16::MAX] {
         let mut bytes = good().to_vec();
         bytes[4..6].copy_from_slice(&found.to_le_bytes());
         let expected = ParseError::Version { found, supported: VERSION };
@@ -364,6 +366,17 @@ fn changed_records() {
         ("an infinite scale", |parts| scale(parts, f32::INFINITY), layer(6, LayerError::Requantization)),
         ("a scale of zero", |parts| scale(parts, 0.0), layer(6, LayerError::Requantization)),
         ("a negative scale", |parts| scale(parts, -1.0), layer(6, LayerError::Requantization)),
+        ("a scale of infinite scores", |parts| scale(parts, 1e30), layer(6, LayerError::Requantization)),
+        (
+            "a convolution whose step is not a number",
+            |parts| conv2d(parts).scale = f32::NAN,
+            layer(0, LayerError::Requantization),
+        ),
+        (
+            "a block whose step is negative",
+            |parts| block(parts, 1).scale = -1.0,
+            layer(1, LayerError::Requantization),
+        ),
         // the order of stages
         (
             "scores in the middle",

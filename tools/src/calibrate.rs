@@ -60,8 +60,10 @@ pub fn calibrate(
 ) -> BTreeMap<TensorId, Observed> {
     let extremes = observe(evaluator, images, done, |range: &mut Range, values, _| {
         for value in values {
-            range.min = range.min.min(*value);
-            range.max = range.max.max(*value);
+            // what is not a number passes `min` and `max` by; it comes of infinities
+            let value = if value.is_nan() { f32::INFINITY } else { *value };
+            range.min = range.min.min(value);
+            range.max = range.max.max(value);
         }
     });
     let mut histograms = observe(evaluator, images, done, |histogram: &mut Histogram, values, tensor| {

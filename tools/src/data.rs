@@ -13,7 +13,7 @@
 //! pictures are brought to it by [`picture`](crate::picture).
 //!
 //! Files are untrusted: no content makes a reader panic, and none makes it hold more than a small multiple
-//! of the file's bytes (of 1032 times as many in an `.npz`, DEFLATE's limit; of 512 MiB for a picture).
+//! of the file's bytes (of 1032 times as many in an `.npz`, DEFLATE's limit; of 1 GiB for a picture).
 
 mod error;
 mod folder;

@@ -88,7 +88,7 @@ pub struct Fit {
 
 impl Fit {
     /// Begins with the network's input, for as many of `images` as there is memory for, spread evenly.
-    pub(crate) fn new(evaluator: &Evaluator<'_>, images: &[&[u8]], choice: WeightChoice) -> Self {
+    pub fn new(evaluator: &Evaluator<'_>, images: &[&[u8]], choice: WeightChoice) -> Self {
         // a stage's input, its output and what lies between are held at the same time
         let values = evaluator.shapes().iter().map(|shapes| {
             let inner: usize = shapes.path.iter().map(|shape| shape.len()).sum();

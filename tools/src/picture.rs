@@ -19,8 +19,9 @@ use thiserror::Error;
 
 use crate::float::MAX_TENSOR_LENGTH;
 
-/// Most bytes that decoding one picture may take: a photo of 130 megapixels fits, a bomb does not.
-const MAX_DECODED: u64 = 512 << 20;
+/// Most bytes that one picture may take, from its decoder to the network's channels: a photo of 130 megapixels
+/// fits, a bomb does not.
+const MAX_DECODED: u64 = 768 << 20;
 
 /// A picture file that cannot be used.
 #[derive(Debug, Error)]
@@ -72,7 +73,7 @@ pub fn decode(file: &[u8], shape: Shape) -> Result<Vec<u8>, PictureProblem> {
     let picture = reader
         .into_decoder()
         .and_then(|mut decoder| {
-            limits.reserve(decoder.total_bytes())?;
+            limits.reserve(needed(&decoder))?;
             // A picture with a damaged note about its orientation is still a picture.
             let orientation = decoder.orientation().unwrap_or(image::metadata::Orientation::NoTransforms);
             let mut picture = DynamicImage::from_decoder(decoder)?;
@@ -81,6 +82,14 @@ pub fn decode(file: &[u8], shape: Shape) -> Result<Vec<u8>, PictureProblem> {
         })
         .map_err(PictureProblem::Decode)?;
     fit(picture, shape)
+}
+
+/// Bytes of a picture while it is turned, or brought to RGB by way of RGBA.
+fn needed(decoder: &impl ImageDecoder) -> u64 {
+    let (width, height) = decoder.dimensions();
+    let (decoded, pixels) = (decoder.total_bytes(), u64::from(width) * u64::from(height));
+    let converted = if decoder.color_type().has_alpha() { 4 + 3 } else { 3 };
+    decoded.saturating_mul(2).max(decoded.saturating_add(pixels.saturating_mul(converted)))
 }
 
 /// Brings a decoded picture to the network's channels and size: `shape`'s bytes in HWC order.

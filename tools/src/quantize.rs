@@ -118,13 +118,17 @@ impl Meaning {
     }
 }
 
+/// The range, where it is finite.
+fn finite(range: Range, layer: &str) -> Result<Range, QuantizeError> {
+    match [range.min, range.max].into_iter().find(|value| !value.is_finite()) {
+        Some(value) => Err(QuantizeError::Range { layer: layer.into(), value }),
+        None => Ok(range),
+    }
+}
+
 /// Scale and clamp of a tensor with `range`, as `activation` leaves it.
 fn quantization(range: Range, activation: Activation, layer: &str) -> Result<(f64, Clamp), QuantizeError> {
-    for value in [range.min, range.max] {
-        if !value.is_finite() {
-            return Err(QuantizeError::Range { layer: layer.into(), value });
-        }
-    }
+    let range = finite(range, layer)?;
     let (min, max) = (f64::from(range.min.min(0.0)), f64::from(range.max.max(0.0)));
     // a tensor that is always zero has any scale
     let scale = if max - min > f64::from(f32::MIN_POSITIVE) { (max - min) / 255.0 } else { 1.0 };
@@ -221,8 +225,9 @@ impl Folded {
         Rounded { weights: weights.collect(), bias: bias.iter().copied().map(f64::from).collect() }
     }
 
-    /// The integers with the zero points folded into the biases, proved to stay in 32 bits.
-    fn parameters(self, layer: &str, rounded: Rounded) -> Result<Parameters, QuantizeError> {
+    /// The integers with the zero points folded into the biases, proved to stay in 32 bits. A corrected bias that
+    /// tiny weights leave no room for, or zeros, is the `given` one.
+    fn parameters(self, layer: &str, rounded: Rounded, given: &[f32]) -> Result<Parameters, QuantizeError> {
         let mut biases = Vec::with_capacity(self.scales.len());
         let mut weights = rounded.weights.as_slice();
         for (channel, (filter, scale)) in self.filters.iter().zip(&self.scales).enumerate() {
@@ -230,7 +235,11 @@ impl Folded {
             weights = rest;
             let zero_sum: f64 =
                 own.iter().zip(filter).map(|(weight, (_, zero_point))| f64::from(*weight) * zero_point).sum();
-            let bias = (rounded.bias[channel] / scale - zero_sum).round();
+            let steps = |bias: f64| (bias / scale - zero_sum).round();
+            let mut bias = steps(rounded.bias[channel]);
+            if bias.abs() > self.room as f64 {
+                bias = steps(given[channel].into());
+            }
             let magnitudes: i64 = own.iter().map(|weight| i64::from(weight.abs())).sum();
             let bound = (bias.abs() as i64).saturating_add(magnitudes * 128);
             if bound > i64::from(i32::MAX) || bias.abs() > self.room as f64 {
@@ -449,8 +458,8 @@ impl Quantizer<'_> {
     ) -> Result<(schema::Conv2d, Meaning), QuantizeError> {
         let window = window(&layer.name, layer.kernel, layer.stride, layer.padding)?;
         let (inputs, outputs) = (layer.input_channels, layer.output_channels);
-        let (scale, clamp, meaning) = self.tensor(place.to, activation, &layer.name)?;
         let parameters = self.parameters(layer, input, own, place)?;
+        let (scale, clamp, meaning) = self.tensor(place.to, activation, &layer.name)?;
         if let Some(fit) = &mut self.fit {
             fit.finish(place.to, activation, scale, clamp);
         }
@@ -512,7 +521,7 @@ impl Quantizer<'_> {
             }),
             None => folded.nearest(&layer.bias),
         };
-        folded.parameters(&layer.name, rounded)
+        folded.parameters(&layer.name, rounded, &layer.bias)
     }
 
     /// Takes the fit over a pooling layer.
@@ -654,7 +663,13 @@ impl Quantizer<'_> {
         if self.exact {
             return self.rounded_scores(layer, scales, tensor);
         }
+        self.ranges.get(&tensor).map_or(Ok(Range::default()), |range| finite(*range, layer))?;
         let scales: Vec<f32> = scales.iter().map(|scale| (*scale as f32).max(f32::MIN_POSITIVE)).collect();
+        // the runtime lets no score be infinite
+        finite(
+            Range { min: 0.0, max: scales.iter().fold(0.0, |max, scale| scale.max(max)) * 2f32.powi(31) },
+            layer,
+        )?;
         Ok(schema::Finish::Scores { scales: self.weights.section(&scales), count: scales.len() as u16 })
     }
 }

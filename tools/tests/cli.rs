@@ -368,7 +368,7 @@ const CASES: &[Case] = &[
     ("inspect header.skip", 1, &["header.skip: ", "cut off"]),
     ("inspect cut.skip", 1, &["cut.skip: ", "cut off"]),
     ("inspect flipped.skip", 1, &["flipped.skip: ", "CRC-32"]),
-    ("inspect newer.skip", 1, &["newer.skip: ", "version 3", "version 2"]),
+    ("inspect newer.skip", 1, &["newer.skip: ", "version 4", "version 3"]),
     ("inspect text", 1, &["text: ", "not a skipstone blob", "skipstone convert"]),
     ("inspect @digits.toml", 1, &["digits.toml: ", "not a skipstone blob"]),
     ("eval flipped.skip --data @digits-test.npz", 1, &["flipped.skip: ", "CRC-32"]),

@@ -174,3 +174,20 @@ fn corrected_biases_leave_no_mean_error_on_the_calibration_images() {
     assert!(nearest.iter().any(|error| *error > 0.05), "{nearest:?}");
     assert!(corrected.iter().all(|error| *error < 0.005), "{corrected:?}");
 }
+
+/// Found by fuzzing: such scores had a scale that no blob may hold, and the tool blamed itself.
+#[test]
+fn scores_beyond_f32_are_refused_by_the_layers_name() {
+    let mut network = digits();
+    for stage in &mut network.stages {
+        match stage {
+            Stage::Conv2d(layer) => layer.weights.iter_mut().for_each(|weight| *weight *= 1e24),
+            Stage::Dense(layer) => layer.weights.iter_mut().for_each(|weight| *weight *= 1e24),
+            _ => {}
+        }
+    }
+    let calibration = images("digits-calibration.npz", 2);
+    let converted = convert(&network, Some(&calibration), Method::default(), Wishes::default(), &|_| {});
+    let message = format!("{:#}", converted.unwrap_err());
+    assert!(message.starts_with("fc: the activations range to inf"), "{message}");
+}

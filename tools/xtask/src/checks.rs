@@ -8,11 +8,11 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::bench::{self, Counter, MODES, Measurement, Network};
 use crate::board::Board;
 use crate::case::{Case, DIGITS, Tool};
-use crate::firmware::Build;
+use crate::firmware::{Build, SELF_TEST};
 use crate::report::Report;
 use crate::suite::{Outcome, Suite};
-use crate::toolchain::{Toolchain, host_cargo};
-use crate::{dependencies, emulator, flash_size, panics, paths, process, setup, signature};
+use crate::toolchain::{Toolchain, host_cargo, is_installed};
+use crate::{dependencies, emulator, flash_size, fuzz, panics, paths, process, setup, signature};
 
 /// Code and constants of the demo beside its model, with every kernel.
 const MAX_CODE_BYTES: u64 = 40 * 1024;
@@ -26,6 +26,9 @@ const BUDGETS: [(&str, u64, u64); 3] =
 
 /// Pictures on which ResNet-56 is compared, and the arena that it may need.
 const DEEP: (usize, u64) = (20, 18_432);
+
+/// Cortex-M0, Cortex-M3, and a 32-bit RISC-V.
+const OTHER_CORES: [&str; 3] = ["thumbv6m-none-eabi", "thumbv7m-none-eabi", "riscv32imac-unknown-none-elf"];
 
 /// What the photo shows.
 const PHOTO_CLASS: &str = "cat";
@@ -43,11 +46,14 @@ pub(crate) fn run(only: &[String]) -> Result<ExitCode> {
     suite.check("lint", lint);
     suite.check("lint firmware", || bench.lint_firmware());
     suite.check("host tests", host_tests);
+    suite.check("fuzz seeds", || fuzz::seeds(bench.tool()?));
     suite.check("documentation", documentation);
+    suite.check("other cores", other_cores);
     suite.check("dependencies", dependencies::check);
     suite.check("oldest compiler", dependencies::check_oldest_compiler);
     suite.check("board nrf52840-dk", || bench.real_board());
     suite.check("emulated clock", || bench.clock());
+    suite.check("emulated kernels", || bench.kernels());
     suite.check("emulated photo", || bench.photo_is_recognised());
     suite.check("emulated arena", || bench.arena_is_exact());
     suite.check("emulated parity, photo", || bench.parity(bench.photo()?, 1));
@@ -77,22 +83,9 @@ fn lint() -> Result<Outcome> {
 }
 
 fn host_tests() -> Result<Outcome> {
-    let (mut passed, mut failed) = (0, 0);
     let mut command = host_cargo();
     command.args(["test", "--quiet", "--workspace", "--no-fail-fast"]);
-    let status = process::lines(&mut command, |line| {
-        println!("{line}");
-        // "test result: ok. 12 passed; 0 failed; 0 ignored; ..."
-        if let Some(result) = line.strip_prefix("test result: ") {
-            let numbers: Vec<usize> =
-                result.split_whitespace().filter_map(|word| word.parse().ok()).collect();
-            passed += numbers.first().unwrap_or(&0);
-            failed += numbers.get(1).unwrap_or(&0);
-        }
-    })?;
-    if failed == 0 {
-        process::succeeded(&command, status)?;
-    }
+    let (passed, failed) = process::tests(&mut command)?;
     Ok(Outcome::tests(passed, failed))
 }
 
@@ -101,6 +94,24 @@ fn documentation() -> Result<Outcome> {
     command.args(["doc", "--quiet", "--workspace", "--no-deps", "--lib", "--all-features"]);
     process::run(command.env("RUSTDOCFLAGS", "-D warnings"))?;
     Ok(Outcome::pass("no warnings"))
+}
+
+/// The runtime compiles for cores that have none of the instructions that we use in assembly.
+fn other_cores() -> Result<Outcome> {
+    let (there, missing): (Vec<&str>, Vec<&str>) =
+        OTHER_CORES.into_iter().partition(|target| is_installed(target));
+    for target in &there {
+        process::run(host_cargo().args(["build", "--quiet", "--package", "skipstone", "--target", target]))?;
+    }
+    let mut said = Vec::new();
+    if !there.is_empty() {
+        said.push(format!("builds for {}", there.join(", ")));
+    }
+    if !missing.is_empty() {
+        said.push(format!("not tried, for want of `rustup target add {}`", missing.join(" ")));
+    }
+    let said = said.join("; ");
+    Ok(if there.is_empty() { Outcome::skip(said) } else { Outcome::pass(said) })
 }
 
 /// What the checks on firmware share, made when the first of them needs it.
@@ -138,7 +149,7 @@ impl Bench {
         }
         for board in [Board::Mps2An386, Board::Nrf52840Dk] {
             let mut command = self.toolchain.cargo("clippy");
-            Build { board, ..Build::emulated("", self.photo()?) }.describe_to(&mut command);
+            Build { board, ..Build::emulated(SELF_TEST, self.photo()?) }.describe_to(&mut command);
             process::run(command.args(["--", "-D", "warnings"]))?;
         }
         let signed = self.photo()?.signed(self.tool()?, 1)?;
@@ -168,6 +179,21 @@ impl Bench {
         }
         ensure!(longest > 40 << 24, "no loop was long enough for SysTick to overflow");
         Ok(Outcome::pass(format!("exact to 80 instructions in {longest}")))
+    }
+
+    /// The kernels' own tests, on the core that they are for.
+    fn kernels(&self) -> Result<Outcome> {
+        let report = self.emulate(SELF_TEST, self.photo()?)?;
+        let mut cases = 0;
+        for line in report.all("tested") {
+            let count = line.split_whitespace().next().and_then(|count| count.parse::<u64>().ok());
+            match count {
+                Some(count @ 1..) => cases += count,
+                _ => bail!("nothing was tested: `{line}`"),
+            }
+        }
+        ensure!(cases > 0, "nothing was tested: {:#?}", report.lines());
+        Ok(Outcome::pass(format!("{cases} cases: every bit as the oracle says")))
     }
 
     fn photo_is_recognised(&self) -> Result<Outcome> {

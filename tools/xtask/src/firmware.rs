@@ -12,6 +12,9 @@ use crate::case::Case;
 use crate::toolchain::Toolchain;
 use crate::{paths, process};
 
+/// The program that tests the kernels, with a feature of its own.
+pub(crate) const SELF_TEST: &str = "kernels";
+
 /// What to build.
 pub(crate) struct Build<'a> {
     /// The program, one of firmware-example's binaries.
@@ -63,6 +66,9 @@ impl<'a> Build<'a> {
     /// Tells cargo the board, and the build script the rest.
     pub(crate) fn describe_to(&self, cargo: &mut Command) {
         cargo.args(["--release", "--no-default-features", "--features", self.board.name()]);
+        if self.program == SELF_TEST {
+            cargo.args(["--features", "self-test"]);
+        }
         if let Some(key) = &self.case.key {
             cargo.args(["--features", "signature"]).env("SKIPSTONE_KEY", key);
         }

@@ -1,4 +1,5 @@
-//! The repository's commands: `cargo xtask setup`, `demo`, `test`, `bench`, `deny`, `msrv`, `flash`, `emulate`.
+//! The repository's commands: `cargo xtask setup`, `demo`, `test`, `bench`, `fuzz`, `sanitize`, `deny`, `msrv`, `flash`,
+//! `emulate`.
 
 mod bench;
 mod board;
@@ -10,11 +11,13 @@ mod emulator;
 mod firmware;
 mod flash;
 mod flash_size;
+mod fuzz;
 mod panics;
 mod paths;
 mod picture;
 mod process;
 mod report;
+mod sanitize;
 mod setup;
 mod signature;
 mod suite;
@@ -57,6 +60,13 @@ enum Command {
     Deny,
     /// Build every crate with the oldest compiler that is promised, before a release.
     Msrv,
+    /// Look for inputs that break something (needs Rust's nightly toolchain); lists the targets without one.
+    Fuzz(fuzz::Arguments),
+    /// Run tests under AddressSanitizer (needs Rust's nightly toolchain) and under valgrind.
+    Sanitize {
+        /// Run only the checks whose names contain one of these words.
+        only: Vec<String>,
+    },
     /// Build the demo for a real board, flash it and show what it prints.
     Flash {
         /// The board that is attached.
@@ -86,6 +96,8 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Bench(arguments) => bench::run(&arguments)?,
         Command::Deny => dependencies::deny()?,
         Command::Msrv => dependencies::msrv()?,
+        Command::Fuzz(arguments) => fuzz::run(&arguments)?,
+        Command::Sanitize { only } => return sanitize::run(&only),
         Command::Flash { board } => flash::run(board)?,
         Command::Emulate { elf } => emulator::show(&elf)?,
     }

@@ -50,6 +50,26 @@ pub(crate) fn lines(command: &mut Command, mut each: impl FnMut(String)) -> Resu
     child.wait().with_context(|| format!("waiting for `{}`", line(command)))
 }
 
+/// Runs `cargo test`, shows what it prints and counts the tests that passed and that failed; an error
+/// where it fails otherwise.
+pub(crate) fn tests(command: &mut Command) -> Result<(usize, usize)> {
+    let (mut passed, mut failed) = (0, 0);
+    let status = lines(command, |line| {
+        println!("{line}");
+        // "test result: ok. 12 passed; 0 failed; 0 ignored; ..."
+        if let Some(result) = line.strip_prefix("test result: ") {
+            let numbers: Vec<usize> =
+                result.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+            passed += numbers.first().unwrap_or(&0);
+            failed += numbers.get(1).unwrap_or(&0);
+        }
+    })?;
+    if failed == 0 {
+        succeeded(command, status)?;
+    }
+    Ok((passed, failed))
+}
+
 /// An error unless the program succeeded.
 pub(crate) fn succeeded(command: &Command, status: ExitStatus) -> Result<()> {
     if status.success() {

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::{paths, process};
 
@@ -33,7 +33,7 @@ pub(crate) enum Toolchain {
 impl Toolchain {
     /// The toolchain that is ready for the firmware, if there is one.
     pub(crate) fn find() -> Option<Toolchain> {
-        if !debian_forced() && sysroot("rustc").is_some_and(|path| target_in(&path).is_dir()) {
+        if !debian_forced() && is_installed(TARGET) {
             return Some(Toolchain::Installed);
         }
         if !debian_compiler() {
@@ -70,7 +70,7 @@ impl Toolchain {
         command.current_dir(paths::firmware()).args([subcommand, "--target", TARGET]);
         if let Toolchain::Debian { linker } = self {
             // The flag that builds `core` is not stable; the firmware itself is stable Rust.
-            command.arg("-Zbuild-std=core").env("RUSTC_BOOTSTRAP", "1");
+            command.arg("-Zbuild-std=core,alloc").env("RUSTC_BOOTSTRAP", "1");
             command.env("RUSTC", Path::new(DEBIAN).join("rustc"));
             command.env("CARGO_TARGET_THUMBV7EM_NONE_EABIHF_LINKER", linker);
             command.env("PATH", path_from(DEBIAN));
@@ -88,6 +88,33 @@ pub(crate) fn host_cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(paths::root());
     command
+}
+
+/// rustup's nightly toolchain, for what is not stable yet: fuzzing, sanitizers.
+#[derive(Clone, Debug)]
+pub(crate) struct Nightly;
+
+impl Nightly {
+    /// The toolchain, if it is installed.
+    ///
+    /// # Errors
+    /// Says how to install it.
+    pub(crate) fn find() -> Result<Nightly> {
+        process::probe("rustup", &["run", "nightly", "cargo", "--version"]).map(|_| Nightly).context(
+            "this needs Rust's nightly toolchain beside the stable one: `rustup toolchain install nightly`",
+        )
+    }
+
+    /// Its cargo.
+    pub(crate) fn cargo(&self) -> Command {
+        let mut command = Command::new("rustup");
+        command.args(["run", "nightly", "cargo"]).current_dir(paths::root());
+        // what the outer cargo says about its own compiler does not hold for this one
+        for name in ["RUSTUP_TOOLCHAIN", "LD_LIBRARY_PATH", "CARGO", "RUSTC", "RUSTFLAGS"] {
+            command.env_remove(name);
+        }
+        command
+    }
 }
 
 /// Whether the person wants Debian's toolchain, even where rustup's would do.
@@ -121,8 +148,9 @@ fn sysroot(rustc: impl Into<PathBuf>) -> Option<PathBuf> {
     process::probe(rustc, &["--print", "sysroot"]).map(|text| PathBuf::from(text.trim()))
 }
 
-fn target_in(sysroot: &Path) -> PathBuf {
-    sysroot.join("lib/rustlib").join(TARGET).join("lib")
+/// Whether rustup's toolchain has `core` for this target.
+pub(crate) fn is_installed(target: &str) -> bool {
+    sysroot("rustc").is_some_and(|path| path.join("lib/rustlib").join(target).join("lib").is_dir())
 }
 
 /// Major and minor version in `rustc 1.95.0 (...)`.

@@ -18,11 +18,14 @@ const ZIP: &[u8] = b"PK\x03\x04";
 const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "model.weights.h5";
 
-/// How many times a HDF5 file's size its weights and single parts of it may unfold to.
+/// How many times the file's size its weights and single parts of it may unfold to.
 const EXPANSION: usize = 8;
 
-/// How many times a zip file's size a member may: small HDF5 files are mostly zeros.
-const MEMBER_EXPANSION: usize = 64;
+/// How many times the weights in a zip file may; Keras does not compress them.
+const MEMBER_EXPANSION: usize = 4;
+
+/// Bytes for which a file's size does not count: small HDF5 files are mostly zeros.
+const SMALL: usize = 1 << 20;
 
 /// More weights than any layer has.
 const MAX_WEIGHTS: usize = 64;
@@ -63,15 +66,16 @@ pub(crate) fn is_keras(bytes: &[u8]) -> bool {
 
 /// Opens a file that [`is_keras`].
 pub(super) fn open(bytes: Vec<u8>) -> Result<Archive, Refusal> {
-    let length = bytes.len();
+    let length = bytes.len().saturating_add(SMALL);
     let (hdf5, config) = if bytes.starts_with(HDF5) {
         (bytes, None)
     } else {
         let mut archive = ZipArchive::new(Cursor::new(bytes)).map_err(damaged)?;
         let config = String::from_utf8(member(&mut archive, CONFIG, length)?).map_err(damaged)?;
-        (member(&mut archive, WEIGHTS, length)?, Some(config))
+        let most = length.saturating_mul(MEMBER_EXPANSION);
+        (member(&mut archive, WEIGHTS, most)?, Some(config))
     };
-    let bound = hdf5.len().saturating_mul(EXPANSION);
+    let bound = length.saturating_mul(EXPANSION);
     let options = OpenOptions::default()
         .with_chunk_cache_bytes(0)
         .with_max_read_bytes(bound)
@@ -81,13 +85,12 @@ pub(super) fn open(bytes: Vec<u8>) -> Result<Archive, Refusal> {
     Ok(Archive { file, config, budget: bound / size_of::<f32>() })
 }
 
-/// A member of the zip file, no longer than an honest one is.
-fn member(archive: &mut ZipArchive<Cursor<Vec<u8>>>, name: &str, file: usize) -> Result<Vec<u8>, Refusal> {
+/// A member of the zip file, which is `most` bytes long at most.
+fn member(archive: &mut ZipArchive<Cursor<Vec<u8>>>, name: &str, most: usize) -> Result<Vec<u8>, Refusal> {
     let member = archive.by_name(name).map_err(|error| damaged(format!("'{name}': {error}")))?;
-    let bound = file.saturating_mul(MEMBER_EXPANSION) as u64;
     let mut content = Vec::new();
-    member.take(bound + 1).read_to_end(&mut content).map_err(damaged)?;
-    if content.len() as u64 > bound {
+    member.take(most as u64 + 1).read_to_end(&mut content).map_err(damaged)?;
+    if content.len() > most {
         return Err(damaged(format!("'{name}' unfolds to many times the file's size")));
     }
     Ok(content)

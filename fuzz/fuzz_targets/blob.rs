@@ -1,0 +1,5 @@
+//! Damaged blobs whose checksum is right.
+
+#![cfg_attr(fuzzing, no_main)]
+
+skipstone_fuzz::target!(skipstone_fuzz::blob::check, skipstone_fuzz::blob::mutate);

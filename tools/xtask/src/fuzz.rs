@@ -1,0 +1,233 @@
+//! `cargo xtask fuzz`: random inputs that learn from the code they reach; `docs/robustness.md` is about it.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+
+use crate::case::Tool;
+use crate::suite::Outcome;
+use crate::toolchain::{Nightly, host_cargo};
+use crate::{paths, process};
+
+/// What is fuzzed: a program of `fuzz/fuzz_targets` from some files on.
+struct Target {
+    name: &'static str,
+    about: &'static str,
+    program: &'static str,
+    /// Folders and how the names of the files in them end.
+    seeds: &'static [(&'static str, &'static str)],
+}
+
+const DATA: &str = "tests/data";
+const OWN: &str = "fuzz/seeds";
+const BLOBS: &str = "target/fuzz/blobs";
+
+/// The blobs to begin with are made by the tool, as small as they come: every kind of layer, block,
+/// algorithm and rounding.
+const CONVERSIONS: [(&str, Option<&str>, &[&str]); 9] = [
+    ("tiny.onnx", Some("tiny.npz"), &["--optimize", "speed"]),
+    ("tiny.th", Some("tiny.npz"), &["--input", "8x8", "--target", "reference"]),
+    ("keywords.onnx", Some("keywords.npz"), &[]),
+    ("depthwise.onnx", Some("depthwise.npz"), &[]),
+    ("bottleneck.onnx", Some("bottleneck.npz"), &[]),
+    ("resnet-option-a.onnx", Some("resnet-option-a.npz"), &["--optimize", "memory"]),
+    ("inverted-torch.onnx", Some("inverted-torch.npz"), &[]),
+    ("tflite-option-a-int8.tflite", None, &["--rounding", "tflite-exact"]),
+    ("tflite-mean-int8.tflite", None, &["--rounding", "tflite-exact"]),
+];
+
+const TARGETS: [Target; 10] = [
+    Target {
+        name: "bytes",
+        about: "any bytes as a blob: parse, set up, run",
+        program: "bytes",
+        seeds: &[(BLOBS, ".skip"), (DATA, ".skip")],
+    },
+    Target {
+        name: "blob",
+        about: "damaged blobs whose checksum is right: refused, or the right scores",
+        program: "blob",
+        // ResNet-8 for Winograd's way, which the small ones are too small for
+        seeds: &[(BLOBS, ".skip"), ("models", "resnet8.skip")],
+    },
+    Target {
+        name: "onnx",
+        about: "ONNX files: import, quantize, run",
+        program: "import",
+        seeds: &[(DATA, ".onnx")],
+    },
+    Target {
+        name: "tflite",
+        about: "TensorFlow Lite files: import, quantize, run",
+        program: "import",
+        seeds: &[(DATA, ".tflite")],
+    },
+    Target {
+        name: "keras",
+        about: "Keras files: import, quantize, run",
+        program: "import",
+        seeds: &[(DATA, ".h5"), (DATA, ".keras")],
+    },
+    Target {
+        name: "torch",
+        about: "PyTorch checkpoints: import, quantize, run",
+        program: "import",
+        seeds: &[(DATA, ".pt"), (DATA, ".th")],
+    },
+    Target {
+        name: "safetensors",
+        about: "safetensors checkpoints: import, quantize, run",
+        program: "import",
+        seeds: &[(DATA, ".safetensors"), ("models", ".safetensors")],
+    },
+    Target {
+        name: "description",
+        about: "TOML descriptions with their checkpoints: import, quantize, run",
+        program: "description",
+        seeds: &[(OWN, ".description")],
+    },
+    Target {
+        name: "dataset",
+        about: "CIFAR records, .npy and .npz",
+        program: "dataset",
+        seeds: &[(DATA, ".npz"), ("models", ".npz"), (OWN, ".npy")],
+    },
+    Target {
+        name: "picture",
+        about: "pictures: PNG, JPEG, BMP, GIF, WebP, PNM, TIFF",
+        program: "picture",
+        seeds: &[("models", ".png"), (OWN, ".picture")],
+    },
+];
+
+/// Mutations of each seed that `cargo xtask test` runs.
+const MUTATIONS: usize = 20;
+
+/// An input that takes longer is a finding.
+const TIMEOUT_SECONDS: u32 = 20;
+
+/// Memory of the process, the sanitizer's included, above which an input is a finding.
+const MEMORY_MIB: u32 = 6144;
+
+/// The command's arguments.
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// What to fuzz; without it, the targets are listed.
+    target: Option<String>,
+    /// Stop after so long.
+    #[arg(long, default_value_t = 300)]
+    seconds: u32,
+}
+
+/// The command.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let Some(name) = &arguments.target else {
+        for target in &TARGETS {
+            println!("{:12} {}", target.name, target.about);
+        }
+        return Ok(());
+    };
+    let target = TARGETS.iter().find(|target| target.name == name).with_context(|| {
+        format!("there is no fuzz target `{name}`; `cargo xtask fuzz` lists those that are")
+    })?;
+    let nightly = Nightly::find()?;
+    cargo_fuzz()?;
+    blobs(&Tool::build()?)?;
+    let [corpus, artifacts] = ["corpus", "artifacts"].map(|kind| folder().join(kind).join(target.name));
+    for folder in [&corpus, &artifacts] {
+        fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    }
+    let seeds: Vec<String> = target.seeds()?.iter().map(|seed| seed.display().to_string()).collect();
+    let mut command = nightly.cargo();
+    // the planner's and the quantizer's threads would only get into each other's way
+    command.env("RAYON_NUM_THREADS", "1").args(["fuzz", "run", target.program]).arg(&corpus).arg("--");
+    command.arg(format!("-seed_inputs={}", seeds.join(",")));
+    command.arg(format!("-artifact_prefix={}/", artifacts.display()));
+    command.arg(format!("-max_total_time={}", arguments.seconds));
+    command.arg(format!("-timeout={TIMEOUT_SECONDS}"));
+    command.arg(format!("-rss_limit_mb={MEMORY_MIB}"));
+    command.arg("-print_final_stats=1");
+    process::run(&mut command).with_context(|| {
+        format!(
+            "target `{name}` found something, or could not be built. An input that fails lies in {}; \
+             docs/robustness.md says how it becomes a test",
+            artifacts.display()
+        )
+    })
+}
+
+/// The check: all seeds, and some mutations of each, on the installed compiler.
+pub(crate) fn seeds(tool: &Tool) -> Result<Outcome> {
+    blobs(tool)?;
+    let mut runs = 0;
+    for target in &TARGETS {
+        let mut command = host_cargo();
+        command.args(["run", "--quiet", "--manifest-path", "fuzz/Cargo.toml", "--target-dir", "target"]);
+        command.args(["--bin", target.program, "--"]).args(target.seeds()?);
+        let text = process::output(command.env("MUTATIONS", MUTATIONS.to_string()))
+            .with_context(|| format!("fuzz target `{}`", target.name))?;
+        let count = text.split_whitespace().next().and_then(|word| word.parse::<usize>().ok());
+        runs += count.with_context(|| format!("fuzz target `{}` printed {text:?}", target.name))?;
+    }
+    Ok(Outcome::pass(format!("{} targets, {runs} runs", TARGETS.len())))
+}
+
+impl Target {
+    /// The files to begin with.
+    fn seeds(&self) -> Result<Vec<PathBuf>> {
+        let mut seeds = Vec::new();
+        for (folder, ending) in self.seeds {
+            let folder = paths::root().join(folder);
+            let listed =
+                fs::read_dir(&folder).with_context(|| format!("cannot list {}", folder.display()))?;
+            let files = listed.filter_map(|entry| entry.ok().map(|entry| entry.path()));
+            seeds.extend(files.filter(|path| path.to_string_lossy().ends_with(ending)));
+        }
+        if seeds.is_empty() {
+            bail!("fuzz target `{}` has no seeds", self.name);
+        }
+        seeds.sort();
+        Ok(seeds)
+    }
+}
+
+/// Makes the blobs to begin with.
+fn blobs(tool: &Tool) -> Result<()> {
+    let folder = paths::root().join(BLOBS);
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    for (model, images, arguments) in CONVERSIONS {
+        let data = paths::root().join(DATA);
+        let mut convert = tool.command("convert");
+        convert
+            .arg(data.join(model))
+            .arg("-o")
+            .arg(folder.join(model).with_extension("skip"))
+            .args(arguments);
+        convert.args(images.iter().flat_map(|images| ["--calibrate".into(), data.join(images)]));
+        process::output(&mut convert)?;
+    }
+    Ok(())
+}
+
+/// Where what was found lies.
+fn folder() -> PathBuf {
+    paths::root().join("target").join("fuzz")
+}
+
+/// Installs cargo-fuzz where it is missing.
+fn cargo_fuzz() -> Result<()> {
+    if process::probe("cargo-fuzz", &["fuzz", "--version"]).is_some() {
+        return Ok(());
+    }
+    println!("Missing, and to be installed:\n- cargo-fuzz\n    cargo install --locked cargo-fuzz");
+    let mut command = host_cargo();
+    command.args(["install", "--locked", "cargo-fuzz"]);
+    process::run(&mut command)
+        .context("cargo-fuzz cannot be installed; it needs a C++ compiler and access to crates.io")?;
+    if process::probe("cargo-fuzz", &["fuzz", "--version"]).is_none() {
+        bail!("cargo-fuzz is still missing after its installation; is cargo's bin folder on the PATH?");
+    }
+    Ok(())
+}
