@@ -24,7 +24,7 @@
 //!
 //! # Features
 //! * `defmt`: errors, scores and reports print on the target.
-//! * `self-test`: [`self_test`](crate::self_test), tests of arithmetic and kernels, to be run on a core with a heap.
+//! * `self-test`: [`self_test`], tests of arithmetic and kernels, to be run on a core with a heap.
 //! * `signature`: blobs that are refused unless their maker signed them ([`Model::parse_signed`]), and updates in the
 //!   field ([`slots`]).
 
