@@ -40,7 +40,7 @@ pub fn scores(bytes: &[u8], honest: bool) -> Option<Vec<u32>> {
     let determined =
         honest || stages.iter().flat_map(|stage| stage.layers(0, 1)).all(|layer| is_determined(&layer));
     let image: Vec<u8> = match runs {
-        true => (0..model.input().len()).map(|index| (index * 167 >> 2) as u8).collect(),
+        true => (0..model.input().len()).map(|index| ((index * 167) >> 2) as u8).collect(),
         false => Vec::new(),
     };
 

@@ -55,7 +55,7 @@ fn import(bytes: &[u8], path: &Path, all: usize) {
     };
     let imported = within(MODEL, all, || import_bytes(bytes.to_vec(), path, &options));
     // fitting to images takes most of the time: not always
-    let fitted = all % 8 == 0;
+    let fitted = all.is_multiple_of(8);
     match imported {
         Ok(Imported { network, .. }) => converted(&network, ALGORITHMS[all % ALGORITHMS.len()], fitted),
         Err(error) => assert!(!error.to_string().is_empty()),
@@ -75,7 +75,7 @@ fn converted(network: &FloatNetwork, algorithm: Algorithm, fitted: bool) {
     if macs > MAX_MACS || values.is_none_or(|values| values > MAX_VALUES) {
         return;
     }
-    let image: Vec<u8> = (0..network.input.len()).map(|index| (index * 37 >> 1) as u8).collect();
+    let image: Vec<u8> = (0..network.input.len()).map(|index| ((index * 37) >> 1) as u8).collect();
     let choice = if fitted { RangeChoice::LeastError } else { RangeChoice::MinMax };
     let observed = calibrate(&evaluator, &[&image], choice, &|| {});
     let ranges = observed.into_iter().map(|(tensor, observed)| (tensor, observed.range)).collect();

@@ -72,7 +72,8 @@ pub(crate) fn run(only: &[String]) -> Result<ExitCode> {
 fn format() -> Result<Outcome> {
     process::run(host_cargo().args(["fmt", "--all", "--check"]))?;
     process::run(host_cargo().current_dir(paths::firmware()).args(["fmt", "--check"]))?;
-    Ok(Outcome::pass("both workspaces are as rustfmt writes them"))
+    process::run(host_cargo().current_dir(paths::root().join("fuzz")).args(["fmt", "--check"]))?;
+    Ok(Outcome::pass("all workspaces are as rustfmt writes them"))
 }
 
 fn lint() -> Result<Outcome> {
