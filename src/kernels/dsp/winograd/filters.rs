@@ -8,7 +8,8 @@ use crate::layer::Algorithm;
 use crate::shape::Window;
 
 /// Transforms OHWI `weights` of a 3x3 window for [`Algorithm::Winograd`] or [`Algorithm::Winograd4`], filter by
-/// filter. `transformed` has as many words as [`Conv2d::weight_bytes`](crate::Conv2d::weight_bytes) says.
+/// filter. `transformed` has as many words as [`Conv2d::weight_bytes`](crate::Conv2d::weight_bytes) says. Where
+/// `channels` is no multiple of 4, which no such algorithm serves, nothing is written.
 pub fn transform_weights(
     weights: &[i8],
     window: &Window,
@@ -38,7 +39,9 @@ impl Form {
         channel: usize,
         transformed: &mut [u32],
     ) {
-        if filter.len() < 9 * channels || transformed.len() < self.weight_words(channels) || channel > 1 {
+        // words of four channels are read
+        let fits = filter.len() >= 9 * channels && transformed.len() >= self.weight_words(channels);
+        if !fits || !channels.is_multiple_of(4) || channel > 1 {
             return;
         }
         for half in 0..channels / 2 {
@@ -276,3 +279,21 @@ unsafe extern "C" fn transform_large_m4(from: *const i8, channels: usize, rotati
 /// two of them take; the last four what one takes.
 pub(super) const SLOTS: [[u8; 5]; 5] =
     [[9, 1, 13, 10, 14], [5, 0, 7, 6, 8], [17, 3, 21, 18, 22], [11, 2, 15, 12, 16], [19, 4, 23, 20, 24]];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Found by valgrind: the last tap's word reached beyond the last filter.
+    #[test]
+    fn channels_that_are_no_whole_words_are_left_alone() {
+        for channels in [1, 2, 3, 5, 6, 7] {
+            let mut transformed = [0; 36 * 8];
+            let weights = [1; 9 * 8];
+            let window = Window::square(3, 1, 1);
+            let weights = &weights[..9 * channels];
+            transform_weights(weights, &window, Algorithm::Winograd4, channels, &mut transformed);
+            assert!(transformed.iter().all(|word| *word == 0), "{channels}");
+        }
+    }
+}
