@@ -1,8 +1,8 @@
 //! Tells the kernels whether the target's core has the DSP extension.
 //!
 //! Stable Rust has no `target_feature` for it. Every Cortex-M4 and M7 has it (`thumbv7em`); a Cortex-M33 or M35P
-//! may have it, and says so by `--cfg skipstone_dsp -C target-cpu=cortex-m33`. `--cfg skipstone_portable` keeps the portable twins
-//! anywhere.
+//! may have it, and says so by `--cfg skipstone_dsp -C target-cpu=cortex-m33`. `--cfg skipstone_portable` keeps the
+//! portable twins anywhere.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

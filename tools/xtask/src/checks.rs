@@ -27,7 +27,7 @@ const BUDGETS: [(&str, u64, u64); 3] =
 /// Pictures on which ResNet-56 is compared, and the arena that it may need.
 const DEEP: (usize, u64) = (20, 18_432);
 
-/// Cortex-M0, Cortex-M3, and a 32-bit RISC-V.
+/// Cortex-M0, M3, M33 with its DSP extension, and a 32-bit RISC-V; and how they are built.
 const OTHER_CORES: [(&str, &str); 4] = [
     ("thumbv6m-none-eabi", ""),
     ("thumbv7m-none-eabi", ""),
