@@ -14,6 +14,8 @@
 //! bytes 1 and 3. Where they are not whole words, what lies behind them in the row is taken too and weighs nothing.
 
 use super::epilogue::Epilogue;
+#[cfg(skipstone_dsp)]
+use super::primitives::assembly;
 use super::products::{COLUMNS, packed};
 use crate::layer::Conv2d;
 use crate::quantization::Addition;
@@ -250,7 +252,7 @@ unsafe extern "C" fn spread(
     c: *const i8,
     d: *const i8,
 ) {
-    core::arch::naked_asm!(
+    assembly!(
         "push {{r4-r11, lr}}",
         "ldrd r12, lr, [sp, #36]",
         "1:",

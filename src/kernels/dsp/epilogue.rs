@@ -10,6 +10,8 @@
 //! | the same with a fused addition | `SMLAL` twice, `ASR`, `SSAT` |
 //! | whatever else there is, TensorFlow Lite's roundings too | the reference's |
 
+#[cfg(skipstone_dsp)]
+use super::primitives::assembly;
 use super::products::COLUMNS;
 use crate::layer::Conv2d;
 use crate::quantization::{Addition, Residual, Rounding};
@@ -224,7 +226,7 @@ macro_rules! store_m4 {
             outputs: usize,
             short: *const Short,
         ) {
-            core::arch::naked_asm!(
+            assembly!(
                 "push {{r0-r11, lr}}",       // sp + 4: places, + 8: multipliers, + 12, + 52: the ends of both
                 "add r12, sp, #56",
                 "ldmia r12, {{r3, r4, r12}}",

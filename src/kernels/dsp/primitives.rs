@@ -1,5 +1,18 @@
 //! One instruction of the DSP extension each, and its portable twin: pairs of int16 in a word.
 
+/// A naked function's body. Such functions are assembled for the least core of the target, whatever the others are
+/// compiled for: of the v8-M cores one with the DSP extension has to be named.
+#[cfg(all(skipstone_dsp, skipstone_v8m))]
+macro_rules! assembly {
+    ($($line:tt)*) => { core::arch::naked_asm!(".cpu cortex-m33", $($line)*) };
+}
+#[cfg(all(skipstone_dsp, not(skipstone_v8m)))]
+macro_rules! assembly {
+    ($($line:tt)*) => { core::arch::naked_asm!($($line)*) };
+}
+#[cfg(skipstone_dsp)]
+pub(super) use assembly;
+
 /// Declares a function of words that is one instruction where the DSP extension is there.
 macro_rules! instruction {
     ($(#[$doc:meta])* $name:ident($($argument:ident),+) = $mnemonic:literal $operands:literal, $twin:expr) => {

@@ -18,6 +18,9 @@
 //!    whatever else is needed lies on the stack or in a flag. That is why these are naked functions.
 //! 3. All instructions of a pair of [`packed`] are 32 bits long, so that the jump can be computed.
 
+#[cfg(skipstone_dsp)]
+use super::primitives::assembly;
+
 /// Words of a pair's values.
 pub(super) const COLUMNS: usize = 4;
 
@@ -199,7 +202,7 @@ unsafe extern "C" fn wide_m4(
     end: *mut i32,
     rounds: usize,
 ) {
-    core::arch::naked_asm!(
+    assembly!(
         "push {{r4-r11, lr}}",
         "ldr r12, [sp, #36]",
         "push {{r2, r3, r12, lr}}", // sp + 0: sums, + 4: their end, + 8: rounds of a group, + 12: left
@@ -292,7 +295,7 @@ unsafe extern "C" fn packed_m4(
     pairs: usize,
     bias: *const [i32; 2],
 ) {
-    core::arch::naked_asm!(
+    assembly!(
         "push {{r4-r11, lr}}",
         "sub sp, sp, #24", // + 0: first values, + 4: what the weights go back, + 8: end of the sums,
         "ldr r4, [sp, #60]", // + 12: where to begin, + 16: end of the values, + 20: sums, + 64: biases

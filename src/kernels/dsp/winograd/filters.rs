@@ -1,6 +1,8 @@
 //! The weights' side: G g G^T of a filter, two channels in a word.
 
 use super::{Form, Kind};
+#[cfg(skipstone_dsp)]
+use crate::kernels::dsp::primitives::assembly;
 #[cfg(not(skipstone_dsp))]
 use crate::kernels::dsp::primitives::quadruple;
 use crate::kernels::dsp::primitives::{sadd16, ssub16, sxtb16};
@@ -220,7 +222,7 @@ macro_rules! large_m4 {
 #[allow(unsafe_code)]
 #[unsafe(naked)]
 unsafe extern "C" fn transform_large_m4(from: *const i8, channels: usize, rotation: u32, to: *mut u32) {
-    core::arch::naked_asm!(
+    assembly!(
         "push {{r4-r11, lr}}",
         "sub sp, sp, #72", // three columns of six lines
         "mvn lr, #0x30000",

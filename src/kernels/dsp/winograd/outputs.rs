@@ -1,6 +1,8 @@
 //! The outputs' side: A^T sums A of a tile, biases added.
 
 use super::{Form, Kind, LARGE, SMALL};
+#[cfg(skipstone_dsp)]
+use crate::kernels::dsp::primitives::assembly;
 use crate::kernels::dsp::products::COLUMNS;
 
 /// 9 x this is 1 modulo 2^32.
@@ -107,7 +109,7 @@ unsafe extern "C" fn outputs_large_m4(
     lines: *mut i32,
     to: *mut i32,
 ) {
-    core::arch::naked_asm!(
+    assembly!(
         "push {{r1, r4-r11, lr}}", // sp + 0: bias
         "movw r1, #0x8E39",        // a ninth
         "movt r1, #0x38E3",

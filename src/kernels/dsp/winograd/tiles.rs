@@ -2,6 +2,8 @@
 
 use super::filters::SLOTS;
 use super::{Form, Kind, PAIRS};
+#[cfg(skipstone_dsp)]
+use crate::kernels::dsp::primitives::assembly;
 #[cfg(not(skipstone_dsp))]
 use crate::kernels::dsp::primitives::quadruple;
 use crate::kernels::dsp::primitives::{sadd16, ssub16, sxtb16, sxtb16_ror8};
@@ -435,7 +437,7 @@ macro_rules! half_column_m4 {
 #[allow(unsafe_code)]
 #[unsafe(naked)]
 unsafe extern "C" fn columns_large_m4(column: *const Column, to: *mut u32) {
-    core::arch::naked_asm!(
+    assembly!(
         "push {{r4-r10, lr}}",
         "mvn lr, #0x30000",
         "mov r10, #0", // the word's offset
@@ -455,7 +457,7 @@ unsafe extern "C" fn columns_large_m4(column: *const Column, to: *mut u32) {
 #[allow(unsafe_code)]
 #[unsafe(naked)]
 unsafe extern "C" fn rows_small_m4(lines: *const u32, to: *mut u32, step: usize) {
-    core::arch::naked_asm!(
+    assembly!(
         "push {{r4-r7, r11, lr}}",
         "mov r12, #0",
         "1:", // a tile
@@ -495,7 +497,7 @@ unsafe extern "C" fn rows_small_m4(lines: *const u32, to: *mut u32, step: usize)
 #[allow(unsafe_code)]
 #[unsafe(naked)]
 unsafe extern "C" fn rows_large_m4(lines: *const u32, to: *mut u32, step: usize) {
-    core::arch::naked_asm!(
+    assembly!(
         "push {{r4-r11, lr}}",
         "mvn lr, #0x30000",
         "mov r12, #0",
@@ -580,7 +582,7 @@ unsafe fn rows_polyphase(lines: *const u32, to: *mut u32, step: usize) {
 #[allow(unsafe_code)]
 #[unsafe(naked)]
 unsafe extern "C" fn rows_polyphase_m4(lines: *const u32, to: *mut u32, step: usize, slots: &[[u8; 5]; 5]) {
-    core::arch::naked_asm!(
+    assembly!(
         "push {{r3-r12, lr}}", // sp + 0: slots
         "mov lr, #0",
         "1:", // a row
