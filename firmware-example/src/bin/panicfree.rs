@@ -27,7 +27,9 @@ fn panic(_: &PanicInfo<'_>) -> ! {
 #[entry]
 fn main() -> ! {
     black_box(engine());
-    loop {}
+    loop {
+        cortex_m::asm::wfi();
+    }
 }
 
 /// All that firmware does with a network.
