@@ -146,8 +146,9 @@ fn begin(bias: &[i32], sums: &mut [i32]) {
 fn widen(layer: &Conv2d<'_>, rows: &[&[i8]], x: usize, values: &mut [u32], edge: &mut [u32]) {
     let channels = layer.padding_pixel.len();
     let words = row_words(&layer.window, channels);
-    let edge_fits = edge.len() >= edge_words(&layer.window, channels);
-    if !edge_fits || values.len() < 2 * COLUMNS * words * rows.len() {
+    // none where pixels are whole words, however much there is
+    let Some(edge) = edge.get_mut(..edge_words(&layer.window, channels)) else { return };
+    if words == 0 || values.len() < 2 * COLUMNS * words * rows.len() {
         return;
     }
     let left = layer.window.first_column(x);
