@@ -18,7 +18,7 @@
 //! ```
 //!
 //! # Modules point one way
-//! network → model → reader → stage → block → kernels → layer → quantization → shape. Residual blocks
+//! run → blob → net → kernels → ops → base. Residual blocks
 //! ([`Block`]) are first-class: an identity block, a convolutional block (projection shortcut) and a
 //! padded shortcut, each with the addition fused into its last convolution, and usable without a blob.
 //!
@@ -40,47 +40,42 @@ extern crate std;
 #[doc = include_str!("../README.md")]
 mod readme {}
 
-mod arena;
-mod block;
-mod error;
+mod base;
+mod blob;
 mod kernels;
-mod layer;
-mod model;
-mod network;
-pub mod plan;
-mod quantization;
-mod reader;
-mod report;
-pub mod schedule;
-pub mod schema;
-mod scores;
-mod shape;
-#[cfg(feature = "signature")]
-pub mod signature;
-#[cfg(feature = "signature")]
-pub mod slots;
-pub mod stage;
-pub mod tflite;
+mod net;
+mod ops;
+mod run;
 
-pub use arena::Arena;
-pub use block::{Block, MAX_PATH, Shortcut, Subsample};
+pub use base::clamp::Clamp;
 #[cfg(feature = "signature")]
-pub use error::SignatureError;
-pub use error::{LayerError, NewError, ParseError, RunError};
+pub use base::error::SignatureError;
+pub use base::error::{LayerError, NewError, ParseError, RunError};
+pub use base::quantization::{Addition, Requantize, Residual, Rounding};
+pub use base::section::SECTION_ALIGN;
+pub use base::shape::{Shape, Window};
+pub use base::tflite;
+pub use blob::format as schema;
+pub use blob::model::{HEADER_BYTES, MAGIC, Model, VERSION, WEIGHTS_ALIGN, checksum};
+pub use blob::reader::{StageEntry, Stages};
+pub use blob::report::StageReport;
+#[cfg(feature = "signature")]
+pub use blob::{signature, slots};
 pub use kernels::Kernels;
-pub use kernels::cost::predicted_cycles;
 pub use kernels::dsp::direct::pack as pack_weights;
 pub use kernels::dsp::winograd::transform_weights;
 #[cfg(feature = "self-test")]
 pub use kernels::tests::run as self_test;
-pub use layer::{Algorithm, Conv2d, Dense, Finish, GlobalAveragePool, Pool2d, Pooling, Reduction, Windowed};
-pub use model::{HEADER_BYTES, MAGIC, Model, SECTION_ALIGN, VERSION, WEIGHTS_ALIGN, checksum};
-pub use network::{FrameNetwork, MAX_STEP_ROWS, Network};
-pub use quantization::{Addition, Clamp, Requantize, Residual, Rounding};
-pub use reader::{StageEntry, Stages};
-pub use report::StageReport;
-pub use scores::{Class, Scores, Softmax};
-pub use shape::{Shape, Window};
+pub use net::block::{Block, MAX_PATH, Shortcut, Subsample};
+pub use net::cost::predicted_cycles;
+pub use net::layer as stage;
+pub use net::{plan, schedule};
+pub use ops::{
+    Algorithm, Conv2d, Dense, Finish, GlobalAveragePool, Pool2d, Pooling, Reduction, Softmax, Windowed,
+};
+pub use run::arena::Arena;
+pub use run::network::{FrameNetwork, MAX_STEP_ROWS, Network};
+pub use run::scores::{Class, Scores};
 
 /// The kernels that an embedded blob needs, as [`Kernels`]' bits, at compile time: for
 /// [`Network`]'s parameter `KERNELS`, so that no others are linked. All of what is no blob.

@@ -17,16 +17,15 @@
 //! missing, their portable twins stand in for them, so that the same loops are tested on the host. The
 //! plan says for each convolution which it is ([`Algorithm`]).
 
-pub(crate) mod cost;
+pub(crate) mod conv2d;
 pub(crate) mod dsp;
 mod reference;
 #[cfg(any(test, feature = "self-test"))]
 pub(crate) mod tests;
 
-use crate::layer::{Algorithm, Conv2d, Windowed};
-use crate::quantization::Addition;
-use crate::shape::{Shape, Window};
-use crate::stage::{Layer, Operation};
+use crate::base::quantization::Addition;
+use crate::base::shape::{Shape, Window};
+use crate::ops::{Algorithm, Conv2d, Windowed};
 
 pub(crate) use dsp::dense;
 pub(crate) use reference::global_average_pool;
@@ -50,25 +49,6 @@ impl Kernels {
     pub const POOLING: u16 = 1 << 4;
     /// All that there are.
     pub const ALL: u16 = (1 << 5) - 1;
-
-    /// What a layer needs; dense layers and global pooling are always there.
-    pub fn of(layer: &Layer<'_>) -> u16 {
-        match &layer.operation {
-            Operation::Windowed(layer) | Operation::Addition(layer, _) => match layer {
-                Windowed::Pool2d(_) => Self::POOLING,
-                Windowed::Conv2d(layer) => match layer.algorithm {
-                    Algorithm::Reference => Self::REFERENCE,
-                    Algorithm::Direct if layer.depthwise => Self::DEPTHWISE,
-                    Algorithm::Direct => Self::DIRECT,
-                    Algorithm::Winograd
-                    | Algorithm::WinogradAtRunTime
-                    | Algorithm::Winograd4
-                    | Algorithm::Winograd4AtRunTime => Self::WINOGRAD,
-                },
-            },
-            Operation::Reduction(_) => 0,
-        }
-    }
 }
 
 /// A strip of output rows by one of `KERNELS`, among which the layer's is; an empty input row is

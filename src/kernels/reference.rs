@@ -3,8 +3,9 @@
 //! No size is zero once a layer is made; `.max(1)` says so where the compiler cannot know, so that no panic
 //! path remains.
 
-use crate::layer::{Conv2d, Dense, GlobalAveragePool, Pool2d, Pooling, mean};
-use crate::quantization::Addition;
+use crate::base::quantization::Addition;
+use crate::ops::global_average_pool::mean;
+use crate::ops::{Conv2d, Dense, GlobalAveragePool, Pool2d, Pooling};
 
 /// A strip of output rows; with `addition`, `output` holds the shortcut's values on entry.
 pub(crate) fn conv2d(

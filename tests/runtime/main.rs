@@ -6,8 +6,10 @@ extern crate alloc;
 mod blocks;
 mod damage;
 mod executor;
+#[path = "../../src/kernels/tests/layers.rs"]
 mod layers;
 mod memory;
+#[path = "../../src/kernels/tests/naive.rs"]
 mod naive;
 mod naive_block;
 mod networks;
@@ -15,6 +17,7 @@ mod nor_flash;
 mod parameters;
 mod parts;
 mod proof;
+#[path = "../../src/kernels/tests/random.rs"]
 mod random;
 mod refusals;
 mod requantization;

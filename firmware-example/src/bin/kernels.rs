@@ -5,15 +5,15 @@
 
 extern crate alloc;
 
-#[path = "../../../tests/runtime/layers.rs"]
+#[path = "../../../src/kernels/tests/layers.rs"]
 #[allow(dead_code)] // the kernels' tests, in the library, need all of it
 mod layers;
-#[path = "../../../tests/runtime/naive.rs"]
+#[path = "../../../src/kernels/tests/naive.rs"]
 #[allow(dead_code)]
 mod naive;
 #[path = "../../../tests/runtime/naive_block.rs"]
 mod naive_block;
-#[path = "../../../tests/runtime/random.rs"]
+#[path = "../../../src/kernels/tests/random.rs"]
 mod random;
 
 use alloc::vec;

@@ -12,8 +12,8 @@
 
 use super::epilogue::Epilogue;
 use super::primitives::{high, low, sxtb16, sxtb16_ror8};
-use crate::layer::Conv2d;
-use crate::quantization::Addition;
+use crate::base::quantization::Addition;
+use crate::ops::Conv2d;
 
 /// A strip of output rows; see the module's head.
 #[inline(never)]

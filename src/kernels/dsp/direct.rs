@@ -17,9 +17,9 @@ use super::epilogue::Epilogue;
 #[cfg(skipstone_dsp)]
 use super::primitives::assembly;
 use super::products::{COLUMNS, packed};
-use crate::layer::Conv2d;
-use crate::quantization::Addition;
-use crate::shape::Window;
+use crate::base::quantization::Addition;
+use crate::base::shape::Window;
+use crate::ops::Conv2d;
 
 /// Words that a part may have, if it has more than one kernel row.
 const MAX_PART_WORDS: usize = 48;

@@ -13,8 +13,8 @@
 #[cfg(skipstone_dsp)]
 use super::primitives::assembly;
 use super::products::COLUMNS;
-use crate::layer::Conv2d;
-use crate::quantization::{Addition, Residual, Rounding};
+use crate::base::quantization::{Addition, Residual, Rounding};
+use crate::ops::Conv2d;
 
 /// How a layer's sums, 2^`scale_bits` times too large, become int8 values.
 pub(super) struct Epilogue<'a, 'l> {

@@ -7,7 +7,7 @@ mod primitives;
 mod products;
 pub(crate) mod winograd;
 
-use crate::layer::Dense;
+use crate::ops::Dense;
 
 use primitives::{smlad, sxtb16, sxtb16_ror8};
 

@@ -34,9 +34,9 @@ mod tiles;
 
 use super::epilogue::Epilogue;
 use super::products::{COLUMNS, Groups, ROUND, wide};
-use crate::layer::{Algorithm, Conv2d};
-use crate::quantization::Addition;
-use crate::shape::Window;
+use crate::base::quantization::Addition;
+use crate::base::shape::Window;
+use crate::ops::{Algorithm, Conv2d};
 
 pub use filters::transform_weights;
 use outputs::LINES;

@@ -206,7 +206,7 @@ impl Measurement {
         let (predicted, measured) = (self.case.facts.cycles, self.run.cycles);
         ensure!(
             predicted.abs_diff(measured) <= measured / 10,
-            "{}: {predicted} cycles are predicted, {measured} were measured: fit src/kernels/cost.rs again",
+            "{}: {predicted} cycles are predicted, {measured} were measured: fit src/net/cost.rs again",
             self.case.name
         );
         Ok(())

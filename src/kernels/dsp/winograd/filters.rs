@@ -1,13 +1,13 @@
 //! The weights' side: G g G^T of a filter, two channels in a word.
 
 use super::{Form, Kind};
+use crate::base::shape::Window;
 #[cfg(skipstone_dsp)]
 use crate::kernels::dsp::primitives::assembly;
 #[cfg(not(skipstone_dsp))]
 use crate::kernels::dsp::primitives::quadruple;
 use crate::kernels::dsp::primitives::{sadd16, ssub16, sxtb16};
-use crate::layer::Algorithm;
-use crate::shape::Window;
+use crate::ops::Algorithm;
 
 /// Transforms OHWI `weights` of a 3x3 window for [`Algorithm::Winograd`] or [`Algorithm::Winograd4`], filter by
 /// filter. `transformed` has as many words as [`Conv2d::weight_bytes`](crate::Conv2d::weight_bytes) says. Where

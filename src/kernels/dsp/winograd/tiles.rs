@@ -8,7 +8,7 @@ use crate::kernels::dsp::primitives::assembly;
 use crate::kernels::dsp::primitives::quadruple;
 use crate::kernels::dsp::primitives::{sadd16, ssub16, sxtb16, sxtb16_ror8};
 use crate::kernels::dsp::products::COLUMNS;
-use crate::layer::Conv2d;
+use crate::ops::Conv2d;
 
 /// Most rows under a tile.
 const MAX_ROWS: usize = 6;

@@ -2,11 +2,11 @@
 
 use core::fmt;
 
-use crate::layer::Pooling;
-use crate::model::Model;
-use crate::reader::StageEntry;
-use crate::schema::{Operation, Shortcut};
-use crate::shape::Shape;
+use crate::base::shape::Shape;
+use crate::blob::format::{Operation, Shortcut};
+use crate::blob::model::Model;
+use crate::blob::reader::StageEntry;
+use crate::ops::Pooling;
 
 /// One stage of a model in a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,7 +65,7 @@ impl<'a> Model<'a> {
     /// The stages in a line each.
     ///
     /// ```
-    /// # let model = skipstone::Model::parse(skipstone::include_model!("../models/digits.skip"))?;
+    /// # let model = skipstone::Model::parse(skipstone::include_model!("../../models/digits.skip"))?;
     /// for stage in model.report() {
     ///     println!("{stage}");
     /// }

@@ -7,11 +7,12 @@
 use heapless::Vec;
 use serde::{Deserialize, Serialize};
 
-use crate::error::LayerError;
+use crate::base::clamp::Clamp;
+use crate::base::error::LayerError;
+use crate::base::quantization::{Addition, Rounding};
+use crate::base::shape::{Shape, Window};
 use crate::kernels::{self, Kernels};
-use crate::layer::{Conv2d, Finished, Reduction, Windowed};
-use crate::quantization::{Addition, Clamp, Rounding};
-use crate::shape::{Shape, Window};
+use crate::ops::{Conv2d, Finished, Reduction, Windowed};
 
 /// Most convolutions in a block's path.
 pub const MAX_PATH: usize = 3;

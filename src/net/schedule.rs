@@ -5,7 +5,7 @@
 //! The planner (on the host), the proof in [`Network::new`](crate::Network::new) and the executor all
 //! follow this one schedule.
 
-use crate::shape::Window;
+use crate::base::shape::Window;
 
 /// A tensor's rows, as the memory plan sees them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,16 +6,14 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use crate::layer::{Algorithm, Conv2d, Dense, Finish, GlobalAveragePool, Pool2d, Pooling};
-use crate::quantization::{Addition, Clamp, Requantize, Residual, Rounding};
-use crate::shape::{Shape, Window};
-use crate::tflite::{Scaling, Sum};
+use crate::base::clamp::Clamp;
+use crate::base::quantization::{Addition, Requantize, Residual, Rounding};
+use crate::base::shape::{Shape, Window};
+use crate::base::tflite::{Scaling, Sum};
+use crate::ops::{Algorithm, Conv2d, Dense, Finish, GlobalAveragePool, Pool2d, Pooling};
 
-#[path = "../../tests/runtime/layers.rs"]
 mod layers;
-#[path = "../../tests/runtime/naive.rs"]
 mod naive;
-#[path = "../../tests/runtime/random.rs"]
 mod random;
 
 use naive::Tensor;
@@ -81,7 +79,7 @@ const CHECKS: [(&str, Check); 7] = [
 #[cfg(feature = "self-test")]
 pub fn run(mut report: impl FnMut(&str, &str, usize)) {
     report("arithmetic", "one rounding", check_requantization());
-    report("arithmetic", "TensorFlow Lite's roundings", crate::tflite::check_golden_values());
+    report("arithmetic", "TensorFlow Lite's roundings", crate::base::tflite::check_golden_values());
     for (name, backend) in [("reference", &REFERENCE), ("dsp", &DSP)] {
         for (what, check) in CHECKS {
             report(name, what, check(backend));

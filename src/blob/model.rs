@@ -2,13 +2,14 @@
 
 use core::ops::Range;
 
-use crate::error::ParseError;
+use crate::base::error::ParseError;
+use crate::base::section::{SECTION_ALIGN, section};
+use crate::base::shape::Shape;
+use crate::blob::format;
+use crate::blob::reader::Stages;
 use crate::kernels::Kernels;
-use crate::plan::Plan;
-use crate::reader::{Stages, section};
-use crate::schema;
-use crate::scores::Softmax;
-use crate::shape::Shape;
+use crate::net::plan::Plan;
+use crate::ops::Softmax;
 
 #[cfg(target_endian = "big")]
 compile_error!("skipstone reads little-endian weights in place: big-endian targets are not supported");
@@ -27,9 +28,6 @@ const CRC_FIELD: Range<usize> = 12..16;
 
 /// Alignment of the weights within the blob, in bytes.
 pub const WEIGHTS_ALIGN: usize = 16;
-
-/// Alignment of the blob in memory and of each section in the weights, in bytes.
-pub const SECTION_ALIGN: usize = 4;
 
 /// CRC-32 (ISO-HDLC, as in zip and Ethernet) of a blob, its checksum field left out.
 ///
@@ -80,7 +78,7 @@ fn crc_nibble(crc: u32) -> u32 {
 /// A model is a view of the blob: nothing is copied but a few numbers, weights are read in place.
 #[derive(Debug, Clone, Copy)]
 pub struct Model<'a> {
-    manifest: schema::Manifest<'a>,
+    manifest: format::Manifest<'a>,
     /// The stages' records.
     stages: &'a [u8],
     weights: &'a [u8],
@@ -131,7 +129,7 @@ impl<'a> Model<'a> {
             return Err(ParseError::Header);
         }
 
-        let (manifest, stages) = postcard::take_from_bytes::<schema::Manifest<'_>>(manifest_bytes)
+        let (manifest, stages) = postcard::take_from_bytes::<format::Manifest<'_>>(manifest_bytes)
             .map_err(|_| ParseError::Manifest)?;
         let mut model = Model { manifest, stages, weights, blob, kernels, classes: 0, layers: 0 };
         model.check()?;
@@ -144,7 +142,7 @@ impl<'a> Model<'a> {
     ///
     /// ```
     /// # use skipstone::Model;
-    /// # static MODEL: &[u8] = skipstone::include_model!("../models/digits.skip");
+    /// # static MODEL: &[u8] = skipstone::include_model!("../../models/digits.skip");
     /// let model = Model::parse(MODEL)?;
     /// // ... and before a decision that matters, or once a day:
     /// model.verify()?;

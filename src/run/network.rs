@@ -4,17 +4,18 @@ use core::ops::Range;
 
 use heapless::Vec;
 
-use crate::error::{NewError, RunError};
+use crate::base::error::{NewError, RunError};
+use crate::base::quantization::Addition;
+use crate::base::shape::Shape;
+use crate::blob::model::Model;
+use crate::blob::reader::Stages;
 use crate::kernels::{self, Kernels};
-use crate::layer::{Finished, Reduction, Windowed};
-use crate::model::Model;
-use crate::plan::{MAX_VISITS, Plan, Proof, ROW_ALIGN, Refusal};
-use crate::quantization::Addition;
-use crate::reader::Stages;
-use crate::schedule::{Node, Segment, Step, Tensor};
-use crate::scores::{Scores, Softmax};
-use crate::shape::Shape;
-use crate::stage::{Join, Operation};
+use crate::net::layer::{Join, Operation};
+use crate::net::plan::{MAX_VISITS, Plan, Proof, ROW_ALIGN, Refusal};
+use crate::net::schedule::{Node, Segment, Step, Tensor};
+use crate::ops::Softmax;
+use crate::ops::{Finished, Reduction, Windowed};
+use crate::run::scores::Scores;
 
 /// Most rows that one step reads and makes: a strip and the rows under its windows.
 pub const MAX_STEP_ROWS: usize = 16;
@@ -67,7 +68,7 @@ impl<'a, const TENSORS: usize, const KERNELS: u16> Network<'a, TENSORS, KERNELS>
     ///
     /// // on a board these two lie in a `static_cell::ConstStaticCell` each
     /// let (mut arena, mut network) = (Arena::<{ 4 * 1024 }>::new(), Network::<16>::empty());
-    /// let model = Model::parse(skipstone::include_model!("../models/digits.skip"))?;
+    /// let model = Model::parse(skipstone::include_model!("../../models/digits.skip"))?;
     /// network.set_up(model, &mut arena)?;
     /// assert_eq!(network.run(&[0; 64])?.values().len(), 10);
     /// # Ok::<(), Box<dyn std::error::Error>>(())

@@ -23,8 +23,8 @@
 //! #     fn write(&mut self, at: u32, bytes: &[u8]) -> Result<(), Infallible> { Ok(self.0[at as usize..][..bytes.len()].copy_from_slice(bytes)) }
 //! # }
 //! # let mut flash = Flash([0; 8192]);
-//! # static MODEL: &[u8] = skipstone::include_model!("../tests/data/signed.skip");
-//! # static PUBLIC_KEY: &[u8; 32] = include_bytes!("../tests/data/signed.pub");
+//! # static MODEL: &[u8] = skipstone::include_model!("../../tests/data/signed.skip");
+//! # static PUBLIC_KEY: &[u8; 32] = include_bytes!("../../tests/data/signed.pub");
 //! # let (slot_0, slot_1) = (MODEL, &[255; 4096][..]);
 //! # let image = MODEL;
 //! let mut arena = Arena::<{ 8 * 1024 }>::new();
@@ -67,9 +67,9 @@ use core::ops::Range;
 
 use embedded_storage::nor_flash::NorFlash;
 
-use crate::error::SignatureError;
-use crate::model::Model;
-use crate::signature::{Signed, Unverified};
+use crate::base::error::SignatureError;
+use crate::blob::model::Model;
+use crate::blob::signature::{Signed, Unverified};
 
 /// Bytes that are gathered before they are written: a multiple of every usual `WRITE_SIZE`, and the page of an
 /// external flash.

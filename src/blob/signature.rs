@@ -5,8 +5,8 @@
 
 use ed25519_compact::{Error, PublicKey, Signature};
 
-use crate::error::{ParseError, SignatureError};
-use crate::model::{HEADER_BYTES, MAGIC, Model};
+use crate::base::error::{ParseError, SignatureError};
+use crate::blob::model::{HEADER_BYTES, MAGIC, Model};
 
 /// Stands behind a blob that is signed. It belongs to what is signed, so that no other kind of message that the same
 /// key may sign is taken for a blob; its last byte is the version of this layout.
@@ -54,8 +54,8 @@ impl<'a> Model<'a> {
     /// ```
     /// use skipstone::Model;
     ///
-    /// static MODEL: &[u8] = skipstone::include_model!("../tests/data/signed.skip");
-    /// static PUBLIC_KEY: &[u8; 32] = include_bytes!("../tests/data/signed.pub");
+    /// static MODEL: &[u8] = skipstone::include_model!("../../tests/data/signed.skip");
+    /// static PUBLIC_KEY: &[u8; 32] = include_bytes!("../../tests/data/signed.pub");
     /// let model = Model::parse_signed(MODEL, PUBLIC_KEY)?;
     /// # assert_eq!(model.classes(), 3);
     /// # Ok::<(), skipstone::SignatureError>(())

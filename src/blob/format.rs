@@ -4,20 +4,15 @@
 //! follows from the shapes.
 
 use heapless::Vec;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
-use crate::block::{MAX_PATH, Subsample};
-use crate::layer::{Algorithm, Pooling};
-use crate::quantization::{Addition, Clamp};
-use crate::scores::Softmax;
-use crate::shape::{Shape, Window};
-
-/// Decodes a field in a function of its own: inlined for every field, numbers would be most of the reader's
-/// code.
-#[inline(never)]
-pub(crate) fn outlined<'de, T: Deserialize<'de>, D: Deserializer<'de>>(decoder: D) -> Result<T, D::Error> {
-    T::deserialize(decoder)
-}
+use crate::base::clamp::Clamp;
+use crate::base::codec::outlined;
+use crate::base::quantization::Addition;
+use crate::base::shape::{Shape, Window};
+use crate::net::block::{MAX_PATH, Subsample};
+use crate::ops::Softmax;
+use crate::ops::{Algorithm, Pooling};
 
 /// First record of the manifest; [`Manifest::stages`] records of [`Stage`] follow it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]

@@ -2,11 +2,12 @@
 
 use heapless::Vec;
 
-use crate::block::{Block, MAX_PATH, Shortcut, Subsample};
-use crate::layer::{Conv2d, Reduction, Windowed};
-use crate::quantization::Addition;
-use crate::schedule::{Node, ShortcutRead, Tensor};
-use crate::shape::{Shape, Window};
+use crate::base::quantization::Addition;
+use crate::base::shape::{Shape, Window};
+use crate::kernels::Kernels;
+use crate::net::block::{Block, MAX_PATH, Shortcut, Subsample};
+use crate::net::schedule::{Node, ShortcutRead, Tensor};
+use crate::ops::{Algorithm, Conv2d, Reduction, Windowed};
 
 /// Most layers in a stage: three convolutions and a projection.
 pub const MAX_LAYERS: usize = MAX_PATH + 1;
@@ -229,6 +230,27 @@ impl<'a> Layer<'a> {
             (Operation::Reduction(Reduction::Dense(layer)), _) => layer.weights,
             (_, Some(layer)) => layer.weights,
             (_, None) => &[],
+        }
+    }
+}
+
+impl Kernels {
+    /// What a layer needs; dense layers and global pooling are always there.
+    pub fn of(layer: &Layer<'_>) -> u16 {
+        match &layer.operation {
+            Operation::Windowed(layer) | Operation::Addition(layer, _) => match layer {
+                Windowed::Pool2d(_) => Self::POOLING,
+                Windowed::Conv2d(layer) => match layer.algorithm {
+                    Algorithm::Reference => Self::REFERENCE,
+                    Algorithm::Direct if layer.depthwise => Self::DEPTHWISE,
+                    Algorithm::Direct => Self::DIRECT,
+                    Algorithm::Winograd
+                    | Algorithm::WinogradAtRunTime
+                    | Algorithm::Winograd4
+                    | Algorithm::Winograd4AtRunTime => Self::WINOGRAD,
+                },
+            },
+            Operation::Reduction(_) => 0,
         }
     }
 }

@@ -7,9 +7,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::LayerError;
-use crate::quantization::Clamp;
-use crate::schema::outlined;
+use crate::base::clamp::Clamp;
+use crate::base::codec::outlined;
+use crate::base::error::LayerError;
 
 /// A scale: multiplier * 2^(shift - 31).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -212,7 +212,7 @@ fn one_over_one_plus_x(x: i32) -> i32 {
 /// What gemmlowp itself gives (`tools/train/gemmlowp_vectors.cpp`); returns the number of values.
 #[cfg(any(test, feature = "self-test"))]
 pub(crate) fn check_golden_values() -> usize {
-    let (records, rest) = include_bytes!("../tests/data/gemmlowp.bin").as_chunks::<20>();
+    let (records, rest) = include_bytes!("../kernels/tests/gemmlowp.bin").as_chunks::<20>();
     assert!(rest.is_empty());
     for record in records {
         let [function, value, multiplier, shift, expected] = bytemuck::pod_read_unaligned::<[i32; 5]>(record);

@@ -2,9 +2,8 @@
 
 use heapless::Vec;
 use micromath::F32Ext;
-use serde::{Deserialize, Serialize};
 
-use crate::tflite::FixedSoftmax;
+use crate::ops::softmax::denominator;
 
 /// The scores of one image, one for each class, in the network's arena until its next run.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -69,40 +68,4 @@ impl<'a> Scores<'a> {
         let (max, sum) = if normalized { (0.0, 1.0) } else { denominator(values) };
         values.iter().map(move |value| if normalized { *value } else { F32Ext::exp(value - max) / sum })
     }
-}
-
-/// What normalizes the scores, in the network itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub enum Softmax {
-    /// Nothing: scores are unbounded.
-    None,
-    /// exp(x - max) / sum(exp(x - max)), in f32.
-    Float,
-    /// TensorFlow Lite's, over whole steps of the last layer's int8 output.
-    Fixed(FixedSoftmax),
-}
-
-impl Softmax {
-    pub(crate) fn apply(self, scores: &mut [f32]) {
-        match self {
-            Softmax::None => {}
-            Softmax::Float => softmax(scores),
-            Softmax::Fixed(fixed) => fixed.apply(scores),
-        }
-    }
-}
-
-/// Softmax in place: exp(x - max) / sum(exp(x - max)).
-fn softmax(values: &mut [f32]) {
-    let (max, sum) = denominator(values);
-    for value in values {
-        *value = F32Ext::exp(*value - max) / sum;
-    }
-}
-
-/// The largest value, which keeps exp in range, and the sum of exp(x - max), which is at least 1.
-fn denominator(values: &[f32]) -> (f32, f32) {
-    let max = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    (max, values.iter().map(|value| F32Ext::exp(value - max)).sum())
 }

@@ -5,10 +5,10 @@
 //! xtask bench` fails where the sum for a network is further than a tenth from what it measured. The
 //! board never runs this.
 
+use crate::base::quantization::{Addition, Rounding};
 use crate::kernels::dsp::{direct, winograd};
-use crate::layer::{Algorithm, Conv2d, Reduction, Windowed};
-use crate::quantization::{Addition, Rounding};
-use crate::stage::{Layer, Operation};
+use crate::net::layer::{Layer, Operation};
+use crate::ops::{Algorithm, Conv2d, Reduction, Windowed};
 
 /// The executor's work for a step, and for each row that a step reads or makes.
 const STEP: u64 = 2200;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::schema::outlined;
+use crate::base::codec::outlined;
 
 /// Height, width and channels of an activation tensor (NHWC without the N), int8 elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,7 +2,7 @@
 
 use core::ops::Range;
 
-use crate::schedule::{Segment, Step, Tensor};
+use crate::net::schedule::{Segment, Step, Tensor};
 
 /// Unit of the row table's addresses, in bytes: rows begin at multiples of a word.
 pub const ROW_ALIGN: usize = 4;

@@ -4,20 +4,21 @@ use postcard::Deserializer;
 use postcard::de_flavors::Slice;
 use serde::Deserialize;
 
-use crate::block::{self, MAX_PATH, Subsample};
-use crate::error::{LayerError, ParseError};
-use crate::layer::{Conv2d, Dense, Finish, GlobalAveragePool, Pool2d, Reduction, Windowed, check_scale};
-use crate::model::SECTION_ALIGN;
-use crate::quantization::{Requantize, Rounding};
-use crate::schema::{self, FinishKind, OperationKind, ShortcutKind};
-use crate::shape::Shape;
-use crate::stage::{Join, Layer, Stage};
+use crate::base::error::{LayerError, ParseError};
+use crate::base::quantization::{Requantize, Rounding};
+use crate::base::section::section;
+use crate::base::shape::Shape;
+use crate::blob::format::{self, FinishKind, OperationKind, ShortcutKind};
+use crate::net::block::{self, MAX_PATH, Subsample};
+use crate::net::layer::{Join, Layer, Stage};
+use crate::ops::checks::check_scale;
+use crate::ops::{Conv2d, Dense, Finish, GlobalAveragePool, Pool2d, Reduction, Windowed};
 
 /// A stage as it stands in the blob and as it runs.
 #[derive(Debug, Clone)]
 pub struct StageEntry<'a> {
     /// Its record: name, scales, offsets.
-    pub record: schema::Stage<'a>,
+    pub record: format::Stage<'a>,
     /// Its layers.
     pub stage: Stage<'a>,
 }
@@ -51,7 +52,7 @@ impl<'a> Iterator for Stages<'a> {
 impl<'a> Stages<'a> {
     /// The `count` stages whose records lie in `records`, one behind the other, over an input of shape
     /// `input`: for a planner, which must know the layers before there is a blob. `weights` must be
-    /// aligned to [`SECTION_ALIGN`].
+    /// aligned to [`SECTION_ALIGN`](crate::SECTION_ALIGN).
     pub const fn new(records: &'a [u8], count: u16, weights: &'a [u8], input: Shape) -> Self {
         Stages { rest: records, weights, index: 0, count, shape: input }
     }
@@ -86,13 +87,6 @@ impl<'a> Stages<'a> {
     }
 }
 
-/// `count` elements at `offset` of the weights; `None` where they lie outside or are not aligned.
-pub(crate) fn section<T: bytemuck::AnyBitPattern>(weights: &[u8], offset: u32, count: usize) -> Option<&[T]> {
-    let start = usize::try_from(offset).ok().filter(|start| start.is_multiple_of(SECTION_ALIGN))?;
-    let end = start.checked_add(count.checked_mul(size_of::<T>())?)?;
-    bytemuck::try_cast_slice(weights.get(start..end)?).ok()
-}
-
 /// Turns a stage's records into layers over slices of the weights. Its methods return `None` where a stage
 /// cannot be read.
 struct Reader<'a> {
@@ -114,7 +108,7 @@ impl<'a> Reader<'a> {
         T::deserialize(&mut self.records).ok()
     }
 
-    /// Reads a [`schema::Stage`] over `shape`; returns its output's shape.
+    /// Reads a [`format::Stage`] over `shape`; returns its output's shape.
     #[inline(never)]
     fn stage(
         &mut self,
@@ -127,7 +121,7 @@ impl<'a> Reader<'a> {
         match self.read()? {
             OperationKind::Conv2d => self.convolution(shape, input, take),
             OperationKind::Pool2d => {
-                let record: schema::Pool2d = self.read()?;
+                let record: format::Pool2d = self.read()?;
                 let layer = self.checked(Pool2d::new(shape, record.window, record.kind))?;
                 take(&Layer::windowed(Windowed::Pool2d(layer), input));
                 Some(layer.output())
@@ -200,9 +194,9 @@ impl<'a> Reader<'a> {
 
     #[inline(never)]
     fn conv2d(&mut self, input: Shape) -> Option<Conv2d<'a>> {
-        let record: schema::Conv2d = self.read()?;
+        let record: format::Conv2d = self.read()?;
         self.checked(check_scale(record.scale))?;
-        let schema::Conv2d { depthwise, algorithm, window, .. } = record;
+        let format::Conv2d { depthwise, algorithm, window, .. } = record;
         let channels = usize::from(record.channels);
         let outputs = if depthwise { input.channels } else { record.channels };
         let requantize = self.requantize(&record.requantize, channels);
@@ -232,16 +226,16 @@ impl<'a> Reader<'a> {
         self.checked(Dense::new(input, weights, bias, finish))
     }
 
-    fn requantize(&mut self, record: &schema::Requantize, count: usize) -> Option<Requantize<'a>> {
+    fn requantize(&mut self, record: &format::Requantize, count: usize) -> Option<Requantize<'a>> {
         let rounding = match record.rounding {
-            schema::Rounding::Once { shift } => Rounding::Once { shift },
-            schema::Rounding::Twice { shifts } => Rounding::Twice { shifts: self.section(shifts, count)? },
+            format::Rounding::Once { shift } => Rounding::Once { shift },
+            format::Rounding::Twice { shifts } => Rounding::Twice { shifts: self.section(shifts, count)? },
         };
         let multipliers = self.section(record.multipliers, count)?;
         self.checked(Requantize::with_rounding(multipliers, rounding, record.clamp))
     }
 
-    /// Reads a [`schema::Finish`].
+    /// Reads a [`format::Finish`].
     #[inline(never)]
     fn finish(&mut self) -> Option<Finish<'a>> {
         let kind = self.read()?;

@@ -1,0 +1,7 @@
+//! Networks as lists of layers: what reads what, when, and where it lies in memory.
+
+pub(crate) mod block;
+pub(crate) mod cost;
+pub mod layer;
+pub mod plan;
+pub mod schedule;

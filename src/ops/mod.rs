@@ -1,0 +1,26 @@
+//! The operators' parameters as plain structs over slices, checked once when they are made; one file each.
+//!
+//! There are two kinds. A *windowed* layer makes an output row from the input rows under its window
+//! ([`Conv2d`], [`Pool2d`]). A *reduction* takes its input row by row, in any amount of time, into 32-bit
+//! sums, and has one output row at the end ([`Dense`], [`GlobalAveragePool`]). Tensors are NHWC, rows are
+//! slices of width x channels int8 values.
+
+pub(crate) mod checks;
+pub(crate) mod conv2d;
+pub(crate) mod dense;
+pub(crate) mod finish;
+pub(crate) mod global_average_pool;
+pub(crate) mod pool2d;
+pub(crate) mod reduction;
+pub(crate) mod softmax;
+pub(crate) mod windowed;
+
+pub use conv2d::{Algorithm, Conv2d};
+pub use dense::Dense;
+pub use finish::Finish;
+pub(crate) use finish::Finished;
+pub use global_average_pool::GlobalAveragePool;
+pub use pool2d::{Pool2d, Pooling};
+pub use reduction::Reduction;
+pub use softmax::Softmax;
+pub use windowed::Windowed;
