@@ -77,6 +77,30 @@ pub use run::arena::Arena;
 pub use run::network::{FrameNetwork, MAX_STEP_ROWS, Network};
 pub use run::scores::{Class, Scores};
 
+/// What the host tool and tests need beside the firmware's API. Not covered by semantic versioning.
+#[doc(hidden)]
+pub mod host {
+    pub use crate::base::clamp::Clamp;
+    pub use crate::base::error::LayerError;
+    pub use crate::base::quantization::{Addition, Requantize, Residual, Rounding};
+    pub use crate::base::section::SECTION_ALIGN;
+    pub use crate::base::shape::{Shape, Window};
+    pub use crate::base::tflite;
+    pub use crate::blob::format;
+    pub use crate::blob::model::checksum;
+    pub use crate::kernels::Kernels;
+    pub use crate::kernels::dsp::direct::pack as pack_weights;
+    pub use crate::kernels::dsp::winograd::transform_weights;
+    pub use crate::net::block::{Block, MAX_PATH, Shortcut, Subsample};
+    pub use crate::net::cost::predicted_cycles;
+    pub use crate::net::layer::{Join, Layer, Operation};
+    pub use crate::net::{plan, schedule};
+    pub use crate::ops::{
+        Algorithm, Conv2d, Dense, Finish, GlobalAveragePool, Pool2d, Pooling, Reduction, Softmax, Windowed,
+    };
+    pub use crate::run::network::MAX_STEP_ROWS;
+}
+
 /// The kernels that an embedded blob needs, as [`Kernels`]' bits, at compile time: for
 /// [`Network`]'s parameter `KERNELS`, so that no others are linked. All of what is no blob.
 ///

@@ -171,7 +171,7 @@ pub struct Output {
     /// The tensor.
     pub tensor: TensorId,
     /// What normalizes it if it holds class scores.
-    pub softmax: skipstone::Softmax,
+    pub softmax: skipstone::host::Softmax,
 }
 
 /// What the layers of a [`FloatNetwork`] carry.
@@ -229,7 +229,7 @@ pub struct Integer {
     /// What becomes of the sums.
     pub finish: Finish,
     /// How the shortcut is added.
-    pub addition: Option<skipstone::Addition>,
+    pub addition: Option<skipstone::host::Addition>,
     /// What the int8 values of the result stand for. Class scores: scale 1, zero point 0.
     pub scale: TensorScale,
     /// Zero point of the input, for [`Operation::GlobalAveragePool`] and padded average pooling.
@@ -244,7 +244,7 @@ pub enum Finish {
     /// int8 values.
     Requantize(Requantize),
     /// int8 mean of a global average pooling, as TensorFlow Lite rounds it.
-    Mean(skipstone::Clamp),
+    Mean(skipstone::host::Clamp),
     /// f32 class scores: sum times scale; one scale, or one for each output.
     Scores(Vec<f32>),
     /// f32 class scores of int8 values, as TensorFlow Lite has them.
@@ -264,7 +264,7 @@ pub struct Requantize {
     /// How often a value is rounded.
     pub rounding: Rounding,
     /// Zero point and range of the output.
-    pub clamp: skipstone::Clamp,
+    pub clamp: skipstone::host::Clamp,
 }
 
 /// How often a value is rounded.
