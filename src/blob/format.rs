@@ -64,11 +64,44 @@ impl Header {
 
     /// Reads the header; `None` if the bytes are too few, or not a blob of this version.
     pub const fn read(bytes: &[u8]) -> Option<Self> {
-        let (Some(VERSION), Some(header)) = (Self::version(bytes), bytes.first_chunk::<HEADER_BYTES>()) else {
+        let (Some(VERSION), Some(header)) = (Self::version(bytes), bytes.first_chunk::<HEADER_BYTES>())
+        else {
             return None;
         };
-        let [_, _, _, _, _, _, k0, k1, t0, t1, t2, t3, c0, c1, c2, c3, f0, f1, f2, f3, r0, r1, r2, r3, n0, n1, _, _, m0, m1, m2, m3] =
-            *header;
+        let [
+            _,
+            _,
+            _,
+            _,
+            _,
+            _,
+            k0,
+            k1,
+            t0,
+            t1,
+            t2,
+            t3,
+            c0,
+            c1,
+            c2,
+            c3,
+            f0,
+            f1,
+            f2,
+            f3,
+            r0,
+            r1,
+            r2,
+            r3,
+            n0,
+            n1,
+            _,
+            _,
+            m0,
+            m1,
+            m2,
+            m3,
+        ] = *header;
         Some(Header {
             kernels: u16::from_le_bytes([k0, k1]),
             total: u32::from_le_bytes([t0, t1, t2, t3]),
