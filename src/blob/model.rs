@@ -142,29 +142,29 @@ impl<'a> Model<'a> {
         if Shape::from(self.manifest.input).is_empty() || self.manifest.layers == u16::MAX {
             return Err(ParseError::Manifest);
         }
-        let (mut outputs, mut needed) = (0, 0);
+        let (mut outputs, mut needed, mut valid, mut classes) = (0, 0, true, 0);
         let mut layers = self.layers();
-        while let Some(entry) = layers.read() {
-            let Entry { output, layer, .. } = entry?;
-            needed |= Kernels::of(&layer);
-            let Some((_, softmax)) = output else { continue };
+        while let Some(visited) = layers.visit(&mut |Entry { output, layer, .. }| {
+            needed |= Kernels::of(layer);
+            let Some((_, softmax)) = output else { return };
             outputs += 1;
-            let valid = match softmax {
+            let scores = layer.gives_scores();
+            valid &= match softmax {
                 Softmax::None => true,
-                Softmax::Float => layer.gives_scores(),
-                Softmax::Fixed(fixed) => layer.gives_scores() && fixed.is_valid(),
+                Softmax::Float => scores,
+                Softmax::Fixed(fixed) => scores && fixed.is_valid(),
             };
-            if !valid {
-                return Err(ParseError::Output);
+            if classes == 0 && scores {
+                classes = layer.output().channels;
             }
-            if self.classes == 0 && layer.gives_scores() {
-                self.classes = layer.output().channels;
-            }
+        }) {
+            visited?;
         }
+        self.classes = classes;
         if !layers.records.rest().is_empty() {
             return Err(ParseError::Manifest);
         }
-        if outputs == 0 || outputs > MAX_OUTPUTS {
+        if outputs == 0 || outputs > MAX_OUTPUTS || !valid {
             return Err(ParseError::Output);
         }
         let found = self.header.kernels;
@@ -311,20 +311,23 @@ impl<'a> Layers<'a> {
         self.made += 1;
     }
 
-    /// The next layer; `None` after the last.
-    #[inline(never)]
-    fn read(&mut self) -> Option<Result<Entry<'a>, ParseError>> {
+    /// Calls `take` with the next layer; `None` after the last.
+    fn visit(&mut self, take: &mut dyn FnMut(&Entry<'a>)) -> Option<Result<(), ParseError>> {
         let (shapes, made) = (&self.shapes, self.made);
         let shape = |tensor: u16| {
-            let recent = made - usize::from(tensor) <= MAX_TENSORS;
+            let recent = made.checked_sub(tensor.into()).is_some_and(|age| age <= MAX_TENSORS);
             shapes.get(usize::from(tensor) % MAX_TENSORS).copied().filter(|shape| recent && !shape.is_empty())
         };
-        let entry = self.records.read(&shape)?;
-        if let Ok(entry) = &entry {
-            // class scores are not int8 values
-            self.push(if entry.layer.gives_scores() { Shape::new(0, 0, 0) } else { entry.layer.output() });
-        }
-        Some(entry)
+        let mut output = Shape::new(0, 0, 0);
+        let visited = self.records.visit(&shape, &mut |entry| {
+            // class scores are not int8 values: no layer can read them
+            if !entry.layer.gives_scores() {
+                output = entry.layer.output();
+            }
+            take(entry);
+        });
+        self.push(output);
+        visited
     }
 }
 
@@ -332,6 +335,8 @@ impl<'a> Iterator for Layers<'a> {
     type Item = Result<Entry<'a>, ParseError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.read()
+        let mut found = None;
+        let visited = self.visit(&mut |entry| found = Some(*entry))?;
+        visited.map(|()| found).transpose()
     }
 }

@@ -4,16 +4,22 @@ use postcard::Deserializer;
 use postcard::de_flavors::Slice;
 use serde::Deserialize;
 
+use crate::base::clamp::Clamp;
 use crate::base::error::{LayerError, ParseError};
-use crate::base::quantization::{Requantize, Rounding};
+use crate::base::quantization::{Addition, Requantize, Residual, Rounding};
 use crate::base::section::section;
 use crate::base::shape::Shape;
-use crate::blob::format::{self, FinishKind, OperationKind};
+use crate::base::tflite::{FixedSoftmax, Scaling, Sum};
+use crate::blob::format::{
+    self, AdditionKind, FinishKind, OperationKind, PoolingKind, RoundingKind, SoftmaxKind,
+};
 use crate::net::block;
-use crate::net::layer::{Join, Layer};
+use crate::net::layer::{Join, Layer, Operation};
+use crate::net::schedule::Node;
 use crate::ops::checks::check_scale;
 use crate::ops::{
-    Algorithm, Conv2d, Dense, Finish, GlobalAveragePool, Pool2d, Reduction, Softmax, Subsample, Windowed,
+    Algorithm, Conv2d, Dense, Finish, GlobalAveragePool, Pool2d, Pooling, Reduction, Softmax, Subsample,
+    Windowed,
 };
 
 /// A layer as it stands in the blob.
@@ -60,29 +66,30 @@ impl<'a> Records<'a> {
         self.rest
     }
 
-    /// The next layer; `None` after the last. `shape` gives the shape of a tensor that the layer may read.
+    /// Calls `take` with the next layer; `None` after the last. `shape` gives the shape of a tensor that the layer
+    /// may read.
     #[inline(never)]
-    pub(crate) fn read(
+    pub(crate) fn visit(
         &mut self,
         shape: &dyn Fn(u16) -> Option<Shape>,
-    ) -> Option<Result<Entry<'a>, ParseError>> {
-        let index = self.next;
-        if index >= self.count {
+        take: &mut dyn FnMut(&Entry<'a>),
+    ) -> Option<Result<(), ParseError>> {
+        let layer = self.next;
+        if layer >= self.count {
             return None;
         }
         self.next += 1;
-        let error = ParseError::Record { layer: index };
-        let records = Deserializer::from_bytes(self.rest);
-        let mut reader =
-            Reader { records, weights: self.weights, layer: index, budget: self.budget, shape, error };
-        let entry = reader.entry();
+        let (records, weights, budget) = (Deserializer::from_bytes(self.rest), self.weights, self.budget);
+        let error = ParseError::Record { layer };
+        let mut reader = Reader { records, weights, layer, budget, shape, error };
+        let outcome = reader.entry(take);
         self.budget = reader.budget;
-        let (Some(entry), Ok(rest)) = (entry, reader.records.finalize()) else {
-            self.count = index; // the next record cannot be found
+        let (Some(()), Ok(rest)) = (outcome, reader.records.finalize()) else {
+            self.count = layer; // the next record cannot be found
             return Some(Err(reader.error));
         };
         self.rest = rest;
-        Some(Ok(entry))
+        Some(Ok(()))
     }
 }
 
@@ -109,39 +116,102 @@ impl<'a> Reader<'a, '_> {
         T::deserialize(&mut self.records).ok()
     }
 
-    /// Reads a [`format::Layer`].
-    fn entry(&mut self) -> Option<Entry<'a>> {
+    /// Reads a [`format::Layer`] and gives it to `take`.
+    fn entry(&mut self, take: &mut dyn FnMut(&Entry<'a>)) -> Option<()> {
         let name = self.read()?;
-        let output = self.read::<Option<format::Output<'_>>>()?;
+        let output = match self.read()? {
+            true => Some((self.read()?, self.softmax()?)),
+            false => None,
+        };
         let reads = self.read()?;
         let input = self.tensor(reads)?;
-        let format::Quantization { scale, zero_point } = self.read()?;
+        let (scale, zero_point) = (self.read()?, self.read()?);
         self.checked(check_scale(scale))?;
-        let shortcut = self.read::<Option<format::Shortcut>>()?;
-        let mut layer = match (self.read()?, shortcut) {
-            (OperationKind::Conv2d, None) => Layer::windowed(Windowed::Conv2d(self.conv2d(input)?), reads),
-            (OperationKind::Conv2d, Some(shortcut)) => self.addition(input, reads, &shortcut)?,
-            (OperationKind::Pool2d, None) => {
-                let record: format::Pool2d = self.read()?;
-                let layer = Pool2d::new(input, record.window.into(), record.kind.into());
-                Layer::windowed(Windowed::Pool2d(self.checked(layer)?), reads)
+        let shortcut = match self.read()? {
+            true => Some(self.shortcut()?),
+            false => None,
+        };
+        let kind = self.read()?;
+        let operation = match (kind, &shortcut) {
+            (OperationKind::Conv2d, None) => Operation::Windowed(Windowed::Conv2d(self.conv2d(input)?)),
+            (OperationKind::Conv2d, Some((_, join, from))) => {
+                let layer = self.conv2d(input)?;
+                let arrives = join.subsample.leads(*from, layer.output());
+                self.checked(block::check(&layer, &join.addition, arrives))?;
+                Operation::Addition(Windowed::Conv2d(layer), *join)
             }
-            (OperationKind::Dense, None) => Layer::reduction(Reduction::Dense(self.dense(input)?), reads),
+            (OperationKind::Pool2d, None) => {
+                let window = self.read::<format::Window>()?.into();
+                let layer = Pool2d::new(input, window, self.pooling()?);
+                Operation::Windowed(Windowed::Pool2d(self.checked(layer)?))
+            }
+            (OperationKind::Dense, None) => Operation::Reduction(Reduction::Dense(self.dense(input)?)),
             (OperationKind::GlobalAveragePool, None) => {
                 let zero_point = self.read()?;
                 let finish = self.finish()?;
                 let layer = self.checked(GlobalAveragePool::new(input, zero_point, finish))?;
-                Layer::reduction(Reduction::GlobalAveragePool(layer), reads)
+                Operation::Reduction(Reduction::GlobalAveragePool(layer))
             }
             (OperationKind::Pool2d | OperationKind::Dense | OperationKind::GlobalAveragePool, Some(_)) => {
                 return self.checked(Err(LayerError::Shortcut));
             }
         };
-        if output.is_some() {
-            layer.keep();
-        }
-        let output = output.map(|output| (output.name, output.softmax.into()));
-        Some(Entry { name, output, scale, zero_point, layer })
+        let node = Node::new(&operation, reads, shortcut.map(|(tensor, ..)| tensor), output.is_some());
+        take(&Entry { name, output, scale, zero_point, layer: Layer { node, operation } });
+        Some(())
+    }
+
+    /// Reads a [`format::Softmax`].
+    fn softmax(&mut self) -> Option<Softmax> {
+        Some(match self.read()? {
+            SoftmaxKind::None => Softmax::None,
+            SoftmaxKind::Float => Softmax::Float,
+            SoftmaxKind::Fixed => {
+                Softmax::Fixed(FixedSoftmax { multiplier: self.read()?, left_shift: self.read()? })
+            }
+        })
+    }
+
+    /// Reads a [`format::Pooling`].
+    fn pooling(&mut self) -> Option<Pooling> {
+        Some(match self.read()? {
+            PoolingKind::Max => Pooling::Max,
+            PoolingKind::Average => Pooling::Average,
+            PoolingKind::AveragePadded => Pooling::AveragePadded { zero_point: self.read()? },
+        })
+    }
+
+    /// Reads a [`format::Shortcut`]: its tensor, how it is added, and its shape.
+    #[inline(never)]
+    fn shortcut(&mut self) -> Option<(u16, Join, Shape)> {
+        let tensor = self.read()?;
+        let from = self.tensor(tensor)?;
+        let stride = [self.read()?, self.read()?];
+        let subsample = Subsample { stride, channels_before: self.read()? };
+        let addition = match self.read()? {
+            AdditionKind::Fused => Addition::Fused(Residual {
+                zero_point: self.read()?,
+                multiplier: self.read()?,
+                shift: self.read()?,
+            }),
+            AdditionKind::Separate => Addition::Separate(Sum {
+                path: self.scaling()?,
+                shortcut: self.scaling()?,
+                shortcut_zero_point: self.read()?,
+                output: self.scaling()?,
+                clamp: self.clamp()?,
+            }),
+        };
+        Some((tensor, Join { addition, subsample, channels: from.channels }, from))
+    }
+
+    fn scaling(&mut self) -> Option<Scaling> {
+        Some(Scaling { multiplier: self.read()?, shift: self.read()? })
+    }
+
+    #[inline(never)]
+    fn clamp(&mut self) -> Option<Clamp> {
+        Some(Clamp { zero_point: self.read()?, min: self.read()?, max: self.read()? })
     }
 
     /// Shape of a tensor that the layer reads.
@@ -154,41 +224,30 @@ impl<'a> Reader<'a, '_> {
         shape
     }
 
-    /// Reads a convolution to which a shortcut is added.
-    #[inline(never)]
-    fn addition(&mut self, input: Shape, reads: u16, record: &format::Shortcut) -> Option<Layer<'a>> {
-        let layer = self.conv2d(input)?;
-        let from = self.tensor(record.tensor)?;
-        let (subsample, addition) = (
-            Subsample { stride: record.stride, channels_before: record.channels_before },
-            record.addition.into(),
-        );
-        self.checked(block::check(&layer, &addition, subsample.leads(from, layer.output())))?;
-        let join = Join { addition, subsample, channels: from.channels };
-        Some(Layer::addition(layer, reads, join, record.tensor))
-    }
-
+    /// Reads a [`format::Conv2d`].
     #[inline(never)]
     fn conv2d(&mut self, input: Shape) -> Option<Conv2d<'a>> {
-        let record: format::Conv2d = self.read()?;
-        let Some(algorithm) = Algorithm::from_number(record.algorithm) else {
+        let record: u16 = self.read()?;
+        let depthwise = self.read()?;
+        let Some(algorithm) = Algorithm::from_number(self.read()?) else {
             return self.checked(Err(LayerError::Algorithm));
         };
-        let (depthwise, window) = (record.depthwise, record.window.into());
-        let channels = usize::from(record.channels);
-        let outputs = if depthwise { input.channels } else { record.channels };
-        let requantize = self.requantize(&record.requantize, channels);
-        let bytes = Conv2d::weight_bytes(&window, input, record.channels, depthwise, algorithm);
+        let window = self.read::<format::Window>()?.into();
+        let (weights, bias, padding_pixel) = (self.read()?, self.read()?, self.read()?);
+        let channels = usize::from(record);
+        let requantize = self.requantize(channels)?;
+        let outputs = if depthwise { input.channels } else { record };
+        let bytes = Conv2d::weight_bytes(&window, input, record, depthwise, algorithm);
         let layer = Conv2d {
             input,
             output: window.output(input, outputs).unwrap_or(Shape::new(0, 0, 0)),
             window,
             depthwise,
             algorithm,
-            weights: self.section(record.weights, bytes)?,
-            bias: self.checked_section(record.bias, channels)?,
-            padding_pixel: self.section(record.padding_pixel, usize::from(input.channels))?,
-            requantize: requantize?,
+            weights: self.section(weights, bytes)?,
+            bias: self.checked_section(bias, channels)?,
+            padding_pixel: self.section(padding_pixel, usize::from(input.channels))?,
+            requantize,
         };
         self.checked(layer.check())?;
         Some(layer)
@@ -204,15 +263,20 @@ impl<'a> Reader<'a, '_> {
         self.checked(Dense::new(input, weights, bias, finish))
     }
 
-    fn requantize(&mut self, record: &format::Requantize, count: usize) -> Option<Requantize<'a>> {
-        let rounding = match record.rounding {
-            format::Rounding::Once { shift } => Rounding::Once { shift },
-            format::Rounding::Twice { shifts } => {
+    /// Reads a [`format::Requantize`] with `count` multipliers.
+    #[inline(never)]
+    fn requantize(&mut self, count: usize) -> Option<Requantize<'a>> {
+        let multipliers = self.read()?;
+        let multipliers = self.checked_section(multipliers, count)?;
+        let rounding = match self.read()? {
+            RoundingKind::Once => Rounding::Once { shift: self.read()? },
+            RoundingKind::Twice => {
+                let shifts = self.read()?;
                 Rounding::Twice { shifts: self.checked_section(shifts, count)? }
             }
         };
-        let multipliers = self.checked_section(record.multipliers, count)?;
-        self.checked(Requantize::with_rounding(multipliers, rounding, record.clamp.into()))
+        let clamp = self.clamp()?;
+        self.checked(Requantize::with_rounding(multipliers, rounding, clamp))
     }
 
     /// Reads a [`format::Finish`].
@@ -225,7 +289,7 @@ impl<'a> Reader<'a, '_> {
                 let count = usize::from(self.read::<u16>()?);
                 Finish::Scores(self.checked_section(scales, count)?)
             }
-            FinishKind::Mean => Finish::Mean(self.read::<format::Clamp>()?.into()),
+            FinishKind::Mean => Finish::Mean(self.clamp()?),
             FinishKind::RoundedScores => {
                 let requantize = self.counted()?;
                 Finish::RoundedScores { requantize, scale: self.read()? }
@@ -235,9 +299,8 @@ impl<'a> Reader<'a, '_> {
 
     /// Reads a number of multipliers and the record that refers to them.
     fn counted(&mut self) -> Option<Requantize<'a>> {
-        let count = usize::from(self.read::<u16>()?);
-        let record = self.read()?;
-        self.requantize(&record, count)
+        let count = self.read::<u16>()?;
+        self.requantize(count.into())
     }
 
     /// A section whose every element is checked.

@@ -66,53 +66,41 @@ pub struct Layer<'a> {
     pub operation: Operation<'a>,
 }
 
-impl<'a> Layer<'a> {
-    /// A layer that reads tensor `reads` through its window.
-    pub fn windowed(layer: Windowed<'a>, reads: u16) -> Self {
-        let (input, output) = (layer.input(), layer.output());
-        let node = Node {
+impl Node {
+    /// The node of an operation that reads tensor `reads` and adds tensor `shortcut`, in single rows; `kept` says
+    /// that the network's caller receives what it makes.
+    #[inline(never)]
+    pub fn new(operation: &Operation<'_>, reads: u16, shortcut: Option<u16>, kept: bool) -> Self {
+        let (input, output) = (operation.input(), operation.output());
+        let (window, reduction) = match operation {
+            Operation::Windowed(layer) | Operation::Addition(layer, _) => (layer.window(), false),
+            Operation::Reduction(_) => (Window::square(1, 1, 0), true),
+        };
+        let stride = match operation {
+            Operation::Addition(_, join) => join.subsample.stride[0],
+            Operation::Windowed(_) | Operation::Reduction(_) => 1,
+        };
+        // a reduction's row holds 32-bit sums, which become int8 values or f32 scores in their place
+        let row_bytes = if reduction { 4 * u32::from(output.channels) } else { output.row_len() as u32 };
+        Node {
             reads,
             input_rows: input.height,
-            window: layer.window(),
-            shortcut: None,
-            output: Tensor {
-                rows: output.height,
-                row_bytes: output.row_len() as u32,
-                base: 0,
-                contiguous: false,
-            },
+            window,
+            shortcut: shortcut.map(|tensor| ShortcutRead { tensor, stride }),
+            output: Tensor { rows: output.height, row_bytes, base: 0, contiguous: kept },
             strip: 1,
-            reduction: false,
+            reduction,
             scratch_bytes: 0,
-            kept: false,
-        };
-        Layer { node, operation: Operation::Windowed(layer) }
+            kept,
+        }
     }
+}
 
-    /// A convolution to whose sums tensor `shortcut` is added.
-    pub fn addition(layer: Conv2d<'a>, reads: u16, join: Join, shortcut: u16) -> Self {
-        let layer = Windowed::Conv2d(layer);
-        let mut added = Layer::windowed(layer, reads);
-        added.operation = Operation::Addition(layer, join);
-        added.node.shortcut = Some(ShortcutRead { tensor: shortcut, stride: join.subsample.stride[0] });
-        added
-    }
-
-    /// A layer that reads tensor `reads` row by row.
-    pub fn reduction(layer: Reduction<'a>, reads: u16) -> Self {
-        let node = Node {
-            reads,
-            input_rows: layer.input().height,
-            window: Window::square(1, 1, 0),
-            shortcut: None,
-            // 32-bit sums, which become int8 values or f32 scores in their place
-            output: Tensor { rows: 1, row_bytes: 4 * u32::from(layer.outputs()), base: 0, contiguous: false },
-            strip: 1,
-            reduction: true,
-            scratch_bytes: 0,
-            kept: false,
-        };
-        Layer { node, operation: Operation::Reduction(layer) }
+impl<'a> Layer<'a> {
+    /// A layer that computes `operation` on tensor `reads`, to which it adds tensor `shortcut`; `kept` says that the
+    /// network's caller receives what it makes.
+    pub fn new(operation: Operation<'a>, reads: u16, shortcut: Option<u16>, kept: bool) -> Self {
+        Layer { node: Node::new(&operation, reads, shortcut, kept), operation }
     }
 
     /// Shape of the input.
@@ -139,12 +127,6 @@ impl<'a> Layer<'a> {
             | Operation::Addition(Windowed::Pool2d(_), _)
             | Operation::Reduction(_) => None,
         }
-    }
-
-    /// Marks what the layer makes as one of the network's outputs.
-    pub const fn keep(&mut self) {
-        self.node.kept = true;
-        self.node.output.contiguous = true;
     }
 
     /// The layer's node in strips of `strip` rows, its first entry in the row table being `base`, in a segment

@@ -380,26 +380,32 @@ impl<'a, const TENSORS: usize> Current<'a, TENSORS> {
         let Setup { plan, records, .. } = setup;
         for _ in 0..plan.segments.get(index).copied().ok_or(SetUpError::Changed)? {
             let Current { first, shape, operations, nodes, rows, .. } = self;
+            let tensor = first.saturating_add(nodes.len() as u16).saturating_add(1);
+            let strip = plan.strips.get(usize::from(tensor - 1)).copied().unwrap_or(0);
+            let mut operation = None;
             let known = |tensor: u16| match usize::from(tensor.checked_sub(*first)?).checked_sub(1) {
                 None => Some(*shape),
                 Some(layer) => operations.get(layer).map(Operation::output),
             };
-            let entry = records.read(&known).and_then(Result::ok).ok_or(SetUpError::Changed)?;
-            let strip = plan.strips.get(usize::from(*first) + nodes.len()).copied().unwrap_or(0);
-            let node = entry.layer.place(*first, strip, *rows).filter(fits);
-            let node = node.filter(|_| Kernels::of(&entry.layer) & !KERNELS == 0);
-            let tensor = first.saturating_add(nodes.len() as u16).saturating_add(1);
-            let node = node.ok_or(SetUpError::Plan { tensor, row: 0 })?;
-            *rows = rows.saturating_add(node.entries());
-            if let (Some(outputs), Some((_, softmax))) = (&mut outputs, entry.output) {
-                let Tensor { base, row_bytes, .. } = node.output;
-                let bytes = row_bytes.saturating_mul(node.output.rows.into());
-                let (layer, scores) = (tensor.saturating_sub(1), entry.layer.gives_scores());
-                let kept = Kept { base, bytes, layer, scores, softmax };
-                outputs.push(kept).map_err(|_| SetUpError::Changed)?;
-            }
-            nodes.push(node).map_err(|_| SetUpError::Changed)?;
-            operations.push(entry.layer.operation).map_err(|_| SetUpError::Changed)?;
+            let mut decoded = Err(SetUpError::Plan { tensor, row: 0 });
+            let visited = records.visit(&known, &mut |Entry { output, layer, .. }| {
+                let node = layer.place(*first, strip, *rows).filter(fits);
+                let Some(node) = node.filter(|_| Kernels::of(layer) & !KERNELS == 0) else { return };
+                *rows = rows.saturating_add(node.entries());
+                let mut kept = true;
+                if let (Some(outputs), Some((_, softmax))) = (&mut outputs, output) {
+                    let Tensor { base, row_bytes, rows, .. } = node.output;
+                    let bytes = row_bytes.saturating_mul(rows.into());
+                    let (layer, scores) = (tensor - 1, layer.gives_scores());
+                    kept = outputs.push(Kept { base, bytes, layer, scores, softmax: *softmax }).is_ok();
+                }
+                operation = Some(layer.operation);
+                let room = kept && nodes.push(node).is_ok();
+                decoded = if room { Ok(()) } else { Err(SetUpError::Changed) };
+            });
+            visited.and_then(Result::ok).ok_or(SetUpError::Changed)?;
+            decoded?;
+            operations.push(operation.ok_or(SetUpError::Changed)?).map_err(|_| SetUpError::Changed)?;
         }
         self.decoded = index + 1;
         Ok(())
