@@ -64,11 +64,44 @@ impl Header {
 
     /// Reads the header; `None` if the bytes are too few, or not a blob of this version.
     pub const fn read(bytes: &[u8]) -> Option<Self> {
-        let (Some(VERSION), Some(header)) = (Self::version(bytes), bytes.first_chunk::<HEADER_BYTES>()) else {
+        let (Some(VERSION), Some(header)) = (Self::version(bytes), bytes.first_chunk::<HEADER_BYTES>())
+        else {
             return None;
         };
-        let [_, _, _, _, _, _, k0, k1, t0, t1, t2, t3, c0, c1, c2, c3, f0, f1, f2, f3, r0, r1, r2, r3, n0, n1, _, _, m0, m1, m2, m3] =
-            *header;
+        let [
+            _,
+            _,
+            _,
+            _,
+            _,
+            _,
+            k0,
+            k1,
+            t0,
+            t1,
+            t2,
+            t3,
+            c0,
+            c1,
+            c2,
+            c3,
+            f0,
+            f1,
+            f2,
+            f3,
+            r0,
+            r1,
+            r2,
+            r3,
+            n0,
+            n1,
+            _,
+            _,
+            m0,
+            m1,
+            m2,
+            m3,
+        ] = *header;
         Some(Header {
             kernels: u16::from_le_bytes([k0, k1]),
             total: u32::from_le_bytes([t0, t1, t2, t3]),
@@ -288,6 +321,13 @@ pub enum Rounding {
     },
 }
 
+/// A [`Rounding`]'s number, which precedes its fields.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub(crate) enum RoundingKind {
+    Once,
+    Twice,
+}
+
 /// Pooling over windows.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Pool2d {
@@ -310,6 +350,14 @@ pub enum Pooling {
         /// The int8 value of real zero.
         zero_point: i8,
     },
+}
+
+/// A [`Pooling`]'s number, which precedes its fields.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub(crate) enum PoolingKind {
+    Max,
+    Average,
+    AveragePadded,
 }
 
 /// Fully connected layer.
@@ -442,6 +490,13 @@ pub enum Addition {
     },
 }
 
+/// An [`Addition`]'s number, which precedes its fields.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub(crate) enum AdditionKind {
+    Fused,
+    Separate,
+}
+
 /// multiplier * 2^(shift - 31).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scaling(#[serde(deserialize_with = "outlined")] pub i32, pub i8);
@@ -461,6 +516,14 @@ pub enum Softmax {
         /// Left shift of the input's scale.
         left_shift: u8,
     },
+}
+
+/// A [`Softmax`]'s number, which precedes its fields.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub(crate) enum SoftmaxKind {
+    None,
+    Float,
+    Fixed,
 }
 
 impl From<Shape> for shape::Shape {
@@ -487,21 +550,9 @@ impl From<shape::Window> for Window {
     }
 }
 
-impl From<Clamp> for clamp::Clamp {
-    fn from(Clamp { zero_point, min, max }: Clamp) -> Self {
-        clamp::Clamp { zero_point, min, max }
-    }
-}
-
 impl From<clamp::Clamp> for Clamp {
     fn from(clamp::Clamp { zero_point, min, max }: clamp::Clamp) -> Self {
         Clamp { zero_point, min, max }
-    }
-}
-
-impl From<Scaling> for tflite::Scaling {
-    fn from(Scaling(multiplier, shift): Scaling) -> Self {
-        tflite::Scaling { multiplier, shift }
     }
 }
 
@@ -511,41 +562,12 @@ impl From<tflite::Scaling> for Scaling {
     }
 }
 
-impl From<Pooling> for ops::Pooling {
-    fn from(kind: Pooling) -> Self {
-        match kind {
-            Pooling::Max => ops::Pooling::Max,
-            Pooling::Average => ops::Pooling::Average,
-            Pooling::AveragePadded { zero_point } => ops::Pooling::AveragePadded { zero_point },
-        }
-    }
-}
-
 impl From<ops::Pooling> for Pooling {
     fn from(kind: ops::Pooling) -> Self {
         match kind {
             ops::Pooling::Max => Pooling::Max,
             ops::Pooling::Average => Pooling::Average,
             ops::Pooling::AveragePadded { zero_point } => Pooling::AveragePadded { zero_point },
-        }
-    }
-}
-
-impl From<Addition> for numbers::Addition {
-    fn from(addition: Addition) -> Self {
-        match addition {
-            Addition::Fused { zero_point, multiplier, shift } => {
-                numbers::Addition::Fused(numbers::Residual { zero_point, multiplier, shift })
-            }
-            Addition::Separate { path, shortcut, shortcut_zero_point, output, clamp } => {
-                numbers::Addition::Separate(tflite::Sum {
-                    path: path.into(),
-                    shortcut: shortcut.into(),
-                    shortcut_zero_point,
-                    output: output.into(),
-                    clamp: clamp.into(),
-                })
-            }
         }
     }
 }
@@ -563,18 +585,6 @@ impl From<numbers::Addition> for Addition {
                 output: sum.output.into(),
                 clamp: sum.clamp.into(),
             },
-        }
-    }
-}
-
-impl From<Softmax> for ops::Softmax {
-    fn from(softmax: Softmax) -> Self {
-        match softmax {
-            Softmax::None => ops::Softmax::None,
-            Softmax::Float => ops::Softmax::Float,
-            Softmax::Fixed { multiplier, left_shift } => {
-                ops::Softmax::Fixed(tflite::FixedSoftmax { multiplier, left_shift })
-            }
         }
     }
 }

@@ -13,6 +13,7 @@ pub(crate) mod global_average_pool;
 pub(crate) mod pool2d;
 pub(crate) mod reduction;
 pub(crate) mod softmax;
+pub(crate) mod subsample;
 pub(crate) mod windowed;
 
 pub use conv2d::{Algorithm, Conv2d};
@@ -23,4 +24,5 @@ pub use global_average_pool::GlobalAveragePool;
 pub use pool2d::{Pool2d, Pooling};
 pub use reduction::Reduction;
 pub use softmax::Softmax;
+pub use subsample::Subsample;
 pub use windowed::Windowed;
