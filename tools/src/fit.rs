@@ -18,7 +18,7 @@ use skipstone::host::Clamp;
 use crate::float::Evaluator;
 use crate::float::kernels;
 use crate::ir::{FloatNetwork, INPUT, Layer, Operation, Real, Shortcut, TensorId};
-pub(crate) use filters::{Filters, reals, weight_step};
+pub(crate) use filters::{Filters, has_weights, reals, weight_step};
 pub(crate) use rounding::MAX_WEIGHT;
 use rounding::{Moments, compensated, nearest};
 

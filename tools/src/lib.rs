@@ -6,15 +6,16 @@
 // STAND-IN: owned by other branches: pub mod algorithms;
 pub mod blob;
 pub mod calibrate;
-// pub mod convert;
+pub mod convert;
 pub mod data;
 pub mod fit;
 pub mod float;
 // STAND-IN: owned by other branches: pub mod import;
 pub mod ir;
-// pub mod layerwise;
+pub mod layerwise;
 // STAND-IN: owned by other branches: pub mod network;
 pub mod optimize;
+pub mod outputs;
 pub mod picture;
 // STAND-IN: owned by other branches: pub mod planner;
 pub mod quantize;

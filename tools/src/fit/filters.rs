@@ -81,6 +81,11 @@ impl<'n> Filters<'n> {
     }
 }
 
+/// Whether an operation has weights.
+pub(crate) const fn has_weights(operation: &Operation) -> bool {
+    matches!(operation, Operation::Conv2d { .. } | Operation::Dense { .. })
+}
+
 /// Real value of one step of an output channel's weights.
 pub(crate) fn weight_step(integers: &IntegerWeights, channel: usize) -> f64 {
     f64::from(integers.scales[channel.min(integers.scales.len() - 1)])
@@ -96,7 +101,9 @@ pub(crate) fn reals<'n>(integers: &IntegerWeights, operation: &Operation) -> (Co
         (f64::from(*weight) * weight_step(integers, channel)) as f32
     });
     let bias = integers.bias.iter().enumerate().map(|(channel, bias)| {
-        (f64::from(*bias) * (f64::from(integers.input.scale) * weight_step(integers, channel))) as f32
+        // single precision, as a file has the scale of biases
+        let step = integers.input.scale * weight_step(integers, channel) as f32;
+        (f64::from(*bias) * f64::from(step)) as f32
     });
     (weights.collect(), bias.collect())
 }

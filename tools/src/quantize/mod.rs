@@ -13,7 +13,7 @@ mod layers;
 mod meaning;
 mod requantize;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod tflite;
 mod zero;
 
