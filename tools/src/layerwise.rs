@@ -7,6 +7,9 @@ use anyhow::{Result, bail};
 use skipstone::Shape;
 use skipstone::host::{Layer, Operation};
 
+use crate::ir::{IntegerNetwork, TensorId};
+use crate::plan::layers::Prepared;
+
 /// What a layer makes.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Values {
@@ -16,19 +19,43 @@ pub enum Values {
     Integers(Vec<i8>),
 }
 
+/// Runs a network on an image (raw HWC bytes) and returns what it gives for each of its outputs.
+///
+/// `observe` sees the int8 values of every tensor.
+///
+/// # Errors
+/// The image has the wrong length, or the runtime rejects a layer.
+pub fn run(
+    network: &IntegerNetwork,
+    image: &[u8],
+    observe: &mut dyn FnMut(TensorId, &[i8]),
+) -> Result<Vec<Values>> {
+    let prepared = Prepared::new(network);
+    let made = run_layers(&prepared.layers()?, image)?;
+    for (tensor, values) in (1..).zip(&made) {
+        if let Values::Integers(values) = values {
+            observe(tensor, values);
+        }
+    }
+    let outputs = network.outputs.iter().map(|output| made[output.tensor - 1].clone());
+    Ok(outputs.collect())
+}
+
 /// Runs `layers`, whose tensors are numbered through the network, on an image (raw HWC bytes). Returns every layer's
 /// result, in order.
 ///
 /// # Errors
 /// The image has the wrong length, or the layers do not fit together.
-pub fn run(layers: &[Layer<'_>], image: &[u8]) -> Result<Vec<Values>> {
+pub fn run_layers(layers: &[Layer<'_>], image: &[u8]) -> Result<Vec<Values>> {
     let input: Vec<i8> = image.iter().map(|pixel| (pixel ^ 0x80).cast_signed()).collect();
     let mut made: Vec<Values> = Vec::with_capacity(layers.len());
     for layer in layers {
         let values = |tensor: u16| match usize::from(tensor).checked_sub(1).map(|index| made.get(index)) {
             None => Ok(&input[..]),
             Some(Some(Values::Integers(values))) => Ok(&values[..]),
-            Some(_) => bail!("tensor {tensor} does not exist before the layer that reads it, or holds class scores"),
+            Some(_) => {
+                bail!("tensor {tensor} does not exist before the layer that reads it, or holds class scores")
+            }
         };
         let from = values(layer.node.reads)?;
         let mut output = vec![0; layer.output().len()];
@@ -40,7 +67,8 @@ pub fn run(layers: &[Layer<'_>], image: &[u8]) -> Result<Vec<Values>> {
             }
             Operation::Windowed(_) | Operation::Addition(..) => {
                 let shortcut = layer.node.shortcut.map(|read| read.tensor);
-                let shortcut = shortcut.map(|tensor| Ok::<_, anyhow::Error>((values(tensor)?, shape(layers, tensor))));
+                let shortcut =
+                    shortcut.map(|tensor| Ok::<_, anyhow::Error>((values(tensor)?, shape(layers, tensor))));
                 let mut scratch = vec![0; layer.scratch_len()];
                 layer.run(from, shortcut.transpose()?, &mut scratch, &mut output)?;
                 Values::Integers(output)

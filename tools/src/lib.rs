@@ -3,18 +3,16 @@
 //! The tool depends on the runtime, never the reverse: what it evaluates, it evaluates by running the
 //! runtime itself.
 
-pub mod algorithms;
 pub mod blob;
 pub mod calibrate;
 pub mod convert;
 pub mod data;
 pub mod fit;
 pub mod float;
-pub mod import;
+pub mod ir;
 pub mod layerwise;
-pub mod network;
-pub mod optimize;
+pub mod outputs;
 pub mod picture;
-pub mod planner;
+pub mod plan;
 pub mod quantize;
 pub mod signing;

@@ -22,8 +22,8 @@ mod window;
 
 pub use affine::Affine;
 pub use blocks::{Block, BlockKind, blocks};
-use skipstone::Shape;
 pub use shapes::{ShapeError, output_shape};
+use skipstone::Shape;
 pub use window::Window;
 
 /// Index of a tensor: 0 is the input, *i* + 1 is what layer *i* makes.

@@ -156,8 +156,10 @@ impl Problem {
         for layer in layers {
             let choices = choices(layer, algorithms, wishes.ram.is_some());
             // what is equal except for names, weights and tensors
-            let key =
-                format!("{:?}", choices.iter().map(|choice| (choice.cycles, choice.footprint)).collect::<Vec<_>>());
+            let key = format!(
+                "{:?}",
+                choices.iter().map(|choice| (choice.cycles, choice.footprint)).collect::<Vec<_>>()
+            );
             let nodes = choices.iter().map(|choice| choice.node).collect();
             let group = *known.entry(key).or_insert_with(|| {
                 problem.groups.push(Group { layers: 0, choices });
@@ -307,8 +309,9 @@ fn choices(plain: &Layer<'_>, algorithms: &[Algorithm], tight: bool) -> Vec<Choi
             Some(layer) => (layer.input().row_len(), layer.packed_bytes(algorithm)),
             None => (0, 0),
         };
-        let footprint =
-            node.scratch_bytes as usize + rows * input_row + usize::from(strip) * node.output.row_bytes as usize;
+        let footprint = node.scratch_bytes as usize
+            + rows * input_row
+            + usize::from(strip) * node.output.row_bytes as usize;
         let cycles = predicted_cycles(&layer, strip);
         choices.push(Choice { algorithm, node, cycles, weight_bytes, footprint });
     };

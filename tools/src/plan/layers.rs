@@ -21,7 +21,8 @@ pub struct Prepared<'n> {
 impl<'n> Prepared<'n> {
     /// Copies the weights.
     pub fn new(network: &'n IntegerNetwork) -> Self {
-        let weights = network.layers.iter().map(|layer| Blob::from(bytemuck::cast_slice(&layer.parameters.weights)));
+        let weights =
+            network.layers.iter().map(|layer| Blob::from(bytemuck::cast_slice(&layer.parameters.weights)));
         Prepared { network, weights: weights.collect() }
     }
 
@@ -48,7 +49,8 @@ impl<'n> Prepared<'n> {
     }
 
     fn operation(&self, index: usize, input: Shape) -> Result<Operation<'_>> {
-        let (layer, weights) = (&self.network.layers[index], bytemuck::cast_slice::<u8, i8>(&self.weights[index]));
+        let (layer, weights) =
+            (&self.network.layers[index], bytemuck::cast_slice::<u8, i8>(&self.weights[index]));
         let Integer { bias, padding_pixel, finish, input_zero_point, .. } = &layer.parameters;
         Ok(match &layer.operation {
             ir::Operation::Conv2d { window, depthwise, .. } => {
@@ -72,7 +74,11 @@ impl<'n> Prepared<'n> {
             ir::Operation::AveragePool { window, count_include_pad } => {
                 let padded = *count_include_pad && window.padding != [0; 4];
                 let zero_point = *input_zero_point;
-                pool(input, window, if padded { Pooling::AveragePadded { zero_point } } else { Pooling::Average })?
+                pool(
+                    input,
+                    window,
+                    if padded { Pooling::AveragePadded { zero_point } } else { Pooling::Average },
+                )?
             }
             ir::Operation::GlobalAveragePool => {
                 let layer = GlobalAveragePool::new(input, *input_zero_point, self::finish(finish)?)?;

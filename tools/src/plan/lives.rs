@@ -132,14 +132,7 @@ impl Lives {
 }
 
 /// The memory of a row.
-fn slot(
-    (tensor, row): Row,
-    birth: usize,
-    death: usize,
-    input: Tensor,
-    frame: bool,
-    nodes: &[Node],
-) -> Slot {
+fn slot((tensor, row): Row, birth: usize, death: usize, input: Tensor, frame: bool, nodes: &[Node]) -> Slot {
     let Some(node) = tensor.checked_sub(1).map(|layer| &nodes[layer]) else {
         let bytes = input.row_bytes as usize;
         let in_frame = frame.then(|| usize::from(row) * bytes);

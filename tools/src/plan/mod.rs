@@ -21,7 +21,7 @@ use skipstone::host::schedule::{Node, Segment, Tensor};
 use thiserror::Error;
 
 use lives::Lives;
-use place::{Slot, lower_bound};
+use place::lower_bound;
 
 /// A memory plan as the blob carries it; see `docs/format.md`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -225,7 +225,8 @@ impl<'p> Layers<'p> {
             from += layers;
         }
         let (slots, slot_of) = lives.slots(self.planner.input, self.planner.frame, self.nodes);
-        let (arena_bytes, addresses) = place::place(&slots, lives.steps, self.planner.input, self.planner.frame);
+        let (arena_bytes, addresses) =
+            place::place(&slots, lives.steps, self.planner.input, self.planner.frame);
         // a row that is never made (no later layer reads it) has address 0
         let input = (0, self.planner.input.entries() as u16);
         let outputs = (1..).zip(self.nodes.iter().map(|node| node.entries() as u16));

@@ -68,9 +68,9 @@ pub(super) fn place(slots: &[Slot], steps: usize, input: Tensor, frame: bool) ->
     let row = (input.row_bytes as usize).next_multiple_of(ROW_ALIGN);
     let frame_bytes = input.row_bytes as usize * usize::from(input.rows);
     let bases: Vec<usize> = match frame {
-        true => (0..64)
-            .map(|step| (bound.saturating_sub(frame_bytes) + 32 * step).next_multiple_of(16))
-            .collect(),
+        true => {
+            (0..64).map(|step| (bound.saturating_sub(frame_bytes) + 32 * step).next_multiple_of(16)).collect()
+        }
         false => (0..=8).map(|rows| rows * row).collect(),
     };
     // many bases for few slots, few bases for many
@@ -117,7 +117,8 @@ pub(super) fn place(slots: &[Slot], steps: usize, input: Tensor, frame: bool) ->
 /// without a frame, slots larger than the smallest are not placed below `base`. Returns the end of the highest and the
 /// addresses by slot.
 fn first_fit(slots: &[Slot], steps: usize, order: &[usize], base: usize) -> (usize, Vec<usize>) {
-    let mut placed = Placed { buckets: vec![Vec::new(); steps / BUCKET + 1], addresses: vec![0; slots.len()] };
+    let mut placed =
+        Placed { buckets: vec![Vec::new(); steps / BUCKET + 1], addresses: vec![0; slots.len()] };
     let mut top = 0;
     let mut framed = false;
     for (index, slot) in slots.iter().enumerate() {
