@@ -89,8 +89,6 @@ pub mod host {
     pub use crate::blob::reader::Entry;
     pub use crate::blob::report::LayerReport;
     pub use crate::kernels::Kernels;
-    pub use crate::kernels::dsp::direct::pack as pack_weights;
-    pub use crate::kernels::dsp::winograd::transform_weights;
     #[cfg(feature = "self-test")]
     pub use crate::kernels::tests::run as self_test;
     pub use crate::net::block::{Block, Kind, MAX_PATH, Shortcut, Span, span};

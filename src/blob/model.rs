@@ -147,6 +147,7 @@ impl<'a> Model<'a> {
         while let Some(visited) = layers.visit(&mut |Entry { output, layer, .. }| {
             needed |= Kernels::of(layer);
             let Some((_, softmax)) = output else { return };
+            needed |= softmax.kernels();
             outputs += 1;
             let scores = layer.gives_scores();
             valid &= match softmax {

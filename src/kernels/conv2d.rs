@@ -3,7 +3,7 @@
 use crate::base::error::LayerError;
 use crate::base::quantization::Requantize;
 use crate::base::shape::{Shape, Window};
-use crate::kernels;
+use crate::kernels::{self, Filters};
 use crate::ops::checks::{check_accumulators, check_length};
 use crate::ops::{Algorithm, Conv2d};
 
@@ -97,9 +97,8 @@ impl<'a> Conv2d<'a> {
         let channels = usize::from(self.output.channels);
         let taps = self.taps();
         check_length(self.bias.len(), channels)?;
-        let bytes = kernels::weight_bytes(&self.window, self.input, channels, self.depthwise, self.algorithm);
-        check_length(self.weights.len(), bytes)?;
-        if !kernels::serves(self) {
+        check_length(self.weights.len(), self.packed_bytes(self.algorithm))?;
+        if !kernels::supports(self) {
             return Err(LayerError::Algorithm);
         }
         check_length(self.padding_pixel.len(), usize::from(self.input.channels))?;
@@ -115,33 +114,24 @@ impl<'a> Conv2d<'a> {
         depthwise: bool,
         algorithm: Algorithm,
     ) -> usize {
-        kernels::weight_bytes(window, input, outputs.into(), depthwise, algorithm)
+        let (channels, outputs) = (input.channels.into(), outputs.into());
+        kernels::weight_bytes(algorithm, &Filters { window: *window, depthwise, channels, outputs })
+    }
+
+    const fn filters(&self) -> Filters {
+        let [channels, outputs] = [self.input.channels as usize, self.output.channels as usize];
+        Filters { window: self.window, depthwise: self.depthwise, channels, outputs }
     }
 
     /// Bytes of the weights if `algorithm` computes the layer.
     pub fn packed_bytes(&self, algorithm: Algorithm) -> usize {
-        let channels = usize::from(self.output.channels);
-        kernels::weight_bytes(&self.window, self.input, channels, self.depthwise, algorithm)
+        kernels::weight_bytes(algorithm, &self.filters())
     }
 
-    /// Packs plain weights for `algorithm` into as many words as [`Conv2d::packed_bytes`] says, all zero; `false` if it
+    /// Packs plain weights for `algorithm` into as many words as [`Conv2d::packed_bytes`] states, all zero; `false` if it
     /// takes them as they are.
     pub fn pack(&self, plain: &[i8], algorithm: Algorithm, packed: &mut [u32]) -> bool {
-        let channels = usize::from(self.input.channels);
-        match algorithm {
-            Algorithm::Direct if !self.depthwise => {
-                kernels::dsp::direct::pack(plain, &self.window, channels, packed);
-                true
-            }
-            Algorithm::Winograd | Algorithm::Winograd4 => {
-                kernels::dsp::winograd::transform_weights(plain, &self.window, algorithm, channels, packed);
-                true
-            }
-            Algorithm::Direct
-            | Algorithm::Reference
-            | Algorithm::WinogradAtRunTime
-            | Algorithm::Winograd4AtRunTime => false,
-        }
+        kernels::pack(algorithm, plain, &self.filters(), packed)
     }
 
     /// The layer as `algorithm` would compute it, for planning: its weights are not packed.
@@ -150,8 +140,8 @@ impl<'a> Conv2d<'a> {
     }
 
     /// Whether `algorithm` can compute the layer.
-    pub fn is_served_by(&self, algorithm: Algorithm) -> bool {
-        kernels::serves(&Conv2d { algorithm, ..*self })
+    pub fn is_supported_by(&self, algorithm: Algorithm) -> bool {
+        kernels::supports(&self.planned_as(algorithm))
     }
 
     /// Bytes of scratch memory, a multiple of 4, for a strip of `strip` rows.

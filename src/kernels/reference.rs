@@ -1,19 +1,42 @@
-//! The obvious loops: oracle for every other backend, and the fallback where there is none.
+//! The obvious loops: the oracle for every other backend, and the fallback if there is none.
 //!
-//! No size is zero once a layer is made; `.max(1)` says so where the compiler cannot know, so that no panic
-//! path remains.
+//! No size is zero once a layer is made; `.max(1)` tells the compiler so, and no panic path remains.
 
+use super::Kernels;
+use super::algorithms::Convolution;
 use crate::base::quantization::Addition;
 use crate::ops::global_average_pool::mean;
 use crate::ops::{Conv2d, Dense, GlobalAveragePool, Pool2d, Pooling};
 
+/// Convolutions of any kind.
+pub(super) struct Reference;
+
+impl Convolution for Reference {
+    const NAME: &'static str = "reference";
+    const KERNELS: u16 = Kernels::REFERENCE;
+    const STRIPS: &'static [u8] = &[1];
+
+    fn supports(_: &Conv2d<'_>) -> bool {
+        true
+    }
+
+    fn cycles(layer: &Conv2d<'_>, _strip: usize) -> u64 {
+        10 * layer.macs() + 60 * layer.output.len() as u64
+    }
+
+    fn run(
+        layer: &Conv2d<'_>,
+        addition: Option<&Addition>,
+        input: &[&[i8]],
+        output: &mut [&mut [i8]],
+        _scratch: &mut [u32],
+    ) {
+        conv2d(layer, addition, input, output);
+    }
+}
+
 /// A strip of output rows; with `addition`, `output` holds the shortcut's values on entry.
-pub(crate) fn conv2d(
-    layer: &Conv2d<'_>,
-    addition: Option<&Addition>,
-    input: &[&[i8]],
-    output: &mut [&mut [i8]],
-) {
+fn conv2d(layer: &Conv2d<'_>, addition: Option<&Addition>, input: &[&[i8]], output: &mut [&mut [i8]]) {
     let channels = usize::from(layer.output.channels).max(1);
     for (rows, output) in strips(input, layer.window.stride[0]).zip(output) {
         for (x, pixel) in output.chunks_exact_mut(channels).enumerate() {
@@ -113,7 +136,7 @@ pub(crate) fn pool2d(layer: &Pool2d, input: &[&[i8]], output: &mut [&mut [i8]]) 
     }
 }
 
-/// Mean of `values`; with `padding`, filled up to that many values with that value.
+/// Mean of `values`; with `padding`, of that many values, the missing ones being that value.
 fn average(values: impl Iterator<Item = i8>, padding: Option<(i8, usize)>) -> i8 {
     let (mut sum, mut count) = (0i32, 0i32);
     for value in values {

@@ -181,18 +181,7 @@ impl Kernels {
     /// The kernels that a layer needs; those of dense layers and global pooling are always linked.
     pub fn of(layer: &Layer<'_>) -> u16 {
         match &layer.operation {
-            Operation::Windowed(layer) | Operation::Addition(layer, _) => match layer {
-                Windowed::Pool2d(_) => Self::POOLING,
-                Windowed::Conv2d(layer) => match layer.algorithm {
-                    Algorithm::Reference => Self::REFERENCE,
-                    Algorithm::Direct if layer.depthwise => Self::DEPTHWISE,
-                    Algorithm::Direct => Self::DIRECT,
-                    Algorithm::Winograd
-                    | Algorithm::WinogradAtRunTime
-                    | Algorithm::Winograd4
-                    | Algorithm::Winograd4AtRunTime => Self::WINOGRAD,
-                },
-            },
+            Operation::Windowed(layer) | Operation::Addition(layer, _) => layer.kernels(),
             Operation::Reduction(_) => 0,
         }
     }

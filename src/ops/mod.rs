@@ -5,6 +5,7 @@
 //! sums, and has one output row at the end ([`Dense`], [`GlobalAveragePool`]). Tensors are NHWC, rows are
 //! slices of width x channels int8 values.
 
+pub(crate) mod algorithm;
 pub(crate) mod checks;
 pub(crate) mod conv2d;
 pub(crate) mod dense;
@@ -15,7 +16,8 @@ pub(crate) mod reduction;
 pub(crate) mod softmax;
 pub(crate) mod subsample;
 
-pub use conv2d::{Algorithm, Conv2d};
+pub use algorithm::Algorithm;
+pub use conv2d::Conv2d;
 pub use dense::Dense;
 pub use finish::Finish;
 pub(crate) use finish::Finished;

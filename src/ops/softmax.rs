@@ -16,18 +16,8 @@ pub enum Softmax {
     Fixed(FixedSoftmax),
 }
 
-impl Softmax {
-    pub(crate) fn apply(self, scores: &mut [f32]) {
-        match self {
-            Softmax::None => {}
-            Softmax::Float => softmax(scores),
-            Softmax::Fixed(fixed) => fixed.apply(scores),
-        }
-    }
-}
-
 /// Softmax in place: exp(x - max) / sum(exp(x - max)).
-fn softmax(values: &mut [f32]) {
+pub(crate) fn softmax(values: &mut [f32]) {
     let (max, sum) = denominator(values);
     for value in values {
         *value = F32Ext::exp(*value - max) / sum;

@@ -246,7 +246,7 @@ impl<'a, const TENSORS: usize, const KERNELS: u16> Executor<'a, TENSORS, KERNELS
         for kept in self.outputs.iter().filter(|kept| kept.scores) {
             let bytes = setup.plan.row(kept.tensor(), 0).and_then(|bytes| arena.get_mut(bytes));
             let scores = bytemuck::try_cast_slice_mut(bytes.ok_or(RunError::Changed)?);
-            kept.softmax.apply(scores.map_err(|_| RunError::Changed)?);
+            kept.softmax.apply::<KERNELS>(scores.map_err(|_| RunError::Changed)?);
         }
         self.progress = Progress::Done;
         Ok(Wait::Done)

@@ -13,16 +13,40 @@
 use super::epilogue::Epilogue;
 use super::primitives::{high, low, sxtb16, sxtb16_ror8};
 use crate::base::quantization::Addition;
+use crate::kernels::Kernels;
+use crate::kernels::algorithms::Convolution;
 use crate::ops::Conv2d;
+
+/// Depthwise convolutions.
+pub(in crate::kernels) struct Depthwise;
+
+impl Convolution for Depthwise {
+    const NAME: &'static str = "depthwise";
+    const KERNELS: u16 = Kernels::DEPTHWISE;
+    const STRIPS: &'static [u8] = &[1];
+
+    fn supports(layer: &Conv2d<'_>) -> bool {
+        layer.depthwise
+    }
+
+    fn cycles(layer: &Conv2d<'_>, _strip: usize) -> u64 {
+        6 * layer.macs() + 20 * layer.output.len() as u64
+    }
+
+    fn run(
+        layer: &Conv2d<'_>,
+        addition: Option<&Addition>,
+        input: &[&[i8]],
+        output: &mut [&mut [i8]],
+        _scratch: &mut [u32],
+    ) {
+        conv2d(layer, addition, input, output);
+    }
+}
 
 /// A strip of output rows; see the module's head.
 #[inline(never)]
-pub(crate) fn conv2d(
-    layer: &Conv2d<'_>,
-    addition: Option<&Addition>,
-    input: &[&[i8]],
-    output: &mut [&mut [i8]],
-) {
+fn conv2d(layer: &Conv2d<'_>, addition: Option<&Addition>, input: &[&[i8]], output: &mut [&mut [i8]]) {
     let epilogue = Epilogue::new(layer, addition, 0);
     let channels = usize::from(layer.input.channels).max(1);
     let stride = usize::from(layer.window.stride[0]);

@@ -19,6 +19,8 @@ use super::primitives::assembly;
 use super::products::{COLUMNS, packed};
 use crate::base::quantization::Addition;
 use crate::base::shape::Window;
+use crate::kernels::Kernels;
+use crate::kernels::algorithms::{Convolution, Filters};
 use crate::ops::Conv2d;
 
 /// Words that a part may have, if it has more than one kernel row.
@@ -39,12 +41,12 @@ const fn part_rows(window: &Window, channels: usize) -> usize {
 }
 
 /// Pairs of taps of all parts.
-pub(crate) const fn pairs(window: &Window, channels: usize) -> usize {
+const fn pairs(window: &Window, channels: usize) -> usize {
     2 * window.kernel[0] as usize * row_words(window, channels)
 }
 
 /// Words of packed weights.
-pub(crate) const fn weight_words(window: &Window, channels: usize, outputs: usize) -> usize {
+const fn weight_words(window: &Window, channels: usize, outputs: usize) -> usize {
     pairs(window, channels).saturating_mul(outputs.div_ceil(2))
 }
 
@@ -60,7 +62,7 @@ const fn edge_words(window: &Window, channels: usize) -> usize {
 }
 
 /// Words of scratch memory: the sums of four pixels, a part of their windows, and the pixels under them in a row.
-pub(crate) const fn scratch_words(window: &Window, channels: usize, outputs: usize) -> usize {
+const fn scratch_words(window: &Window, channels: usize, outputs: usize) -> usize {
     let values = 2 * COLUMNS * row_words(window, channels) * part_rows(window, channels);
     2 * COLUMNS * outputs.div_ceil(2) + values + edge_words(window, channels)
 }
@@ -68,7 +70,7 @@ pub(crate) const fn scratch_words(window: &Window, channels: usize, outputs: usi
 /// Packs OHWI `weights`: for each part, for each two channels a word for each pair of taps, in the order
 /// in which kernel rows are widened. `packed` has as many words as
 /// [`Conv2d::weight_bytes`] says, all zero.
-pub fn pack(weights: &[i8], window: &Window, channels: usize, packed: &mut [u32]) {
+fn pack(weights: &[i8], window: &Window, channels: usize, packed: &mut [u32]) {
     let height = (window.kernel[0] as usize).max(1);
     let row_len = (window.kernel[1] as usize * channels).max(1);
     let outputs = weights.len() / (height * row_len);
@@ -89,9 +91,56 @@ pub fn pack(weights: &[i8], window: &Window, channels: usize, packed: &mut [u32]
     }
 }
 
+/// Convolutions that are not depthwise.
+pub(in crate::kernels) struct Direct;
+
+impl Convolution for Direct {
+    const NAME: &'static str = "direct";
+    const KERNELS: u16 = Kernels::DIRECT;
+    const STRIPS: &'static [u8] = &[1];
+
+    fn supports(layer: &Conv2d<'_>) -> bool {
+        !layer.depthwise && layer.weights.as_ptr().align_offset(4) == 0
+    }
+
+    fn weight_bytes(filters: &Filters) -> usize {
+        weight_words(&filters.window, filters.channels, filters.outputs).saturating_mul(4)
+    }
+
+    fn pack(plain: &[i8], filters: &Filters, packed: &mut [u32]) -> bool {
+        pack(plain, &filters.window, filters.channels, packed);
+        true
+    }
+
+    fn scratch_words(layer: &Conv2d<'_>, _strip: usize) -> usize {
+        scratch_words(&layer.window, layer.input.channels.into(), layer.output.channels.into())
+    }
+
+    fn cycles(layer: &Conv2d<'_>, _strip: usize) -> u64 {
+        let [channels, outputs] = [layer.input.channels, layer.output.channels].map(usize::from);
+        let tiles = usize::from(layer.output.height) * usize::from(layer.output.width).div_ceil(COLUMNS);
+        let pairs = pairs(&layer.window, channels);
+        // of four windows, row by row; if pixels are not whole words, the edges are put together first
+        let edges = if channels.is_multiple_of(4) { 0 } else { 300 };
+        let widen = 12 * pairs + 100 * usize::from(layer.window.kernel[0]) + edges;
+        let parts = pairs.div_ceil(96);
+        (tiles * (widen + outputs.div_ceil(2) * (173 * pairs / 10 + 60 * parts))) as u64
+    }
+
+    fn run(
+        layer: &Conv2d<'_>,
+        addition: Option<&Addition>,
+        input: &[&[i8]],
+        output: &mut [&mut [i8]],
+        scratch: &mut [u32],
+    ) {
+        conv2d(layer, addition, input, output, scratch);
+    }
+}
+
 /// A strip of output rows; see the module's head.
 #[inline(never)]
-pub(crate) fn conv2d(
+fn conv2d(
     layer: &Conv2d<'_>,
     addition: Option<&Addition>,
     input: &[&[i8]],

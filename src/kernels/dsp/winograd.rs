@@ -36,9 +36,10 @@ use super::epilogue::Epilogue;
 use super::products::{COLUMNS, Groups, ROUND, wide};
 use crate::base::quantization::Addition;
 use crate::base::shape::Window;
-use crate::ops::{Algorithm, Conv2d};
+use crate::kernels::Kernels;
+use crate::kernels::algorithms::{Convolution, Filters};
+use crate::ops::Conv2d;
 
-pub use filters::transform_weights;
 use outputs::LINES;
 
 /// Pairs of channels that are transformed at a time.
@@ -104,12 +105,12 @@ const POLYPHASE: Form = Form {
 };
 
 impl Form {
-    /// The form of a window of stride 1 or 2, in large tiles if they are wanted and serve it.
-    fn of(window: &Window, algorithm: Algorithm) -> &'static Self {
-        match (window.stride[0], algorithm) {
-            (1, Algorithm::Winograd4 | Algorithm::Winograd4AtRunTime) => &LARGE,
-            (1, _) => &SMALL,
-            _ => &POLYPHASE,
+    /// The form of a window of stride 1 or 2, in large tiles if `large`.
+    const fn of(window: &Window, large: bool) -> &'static Self {
+        match (window.stride[0], large) {
+            (1, true) => &LARGE,
+            (1, false) => &SMALL,
+            (_, _) => &POLYPHASE,
         }
     }
 
@@ -149,55 +150,114 @@ impl Form {
     }
 }
 
-/// Whether filters are transformed at run time.
-fn at_run_time(algorithm: Algorithm) -> bool {
-    matches!(algorithm, Algorithm::WinogradAtRunTime | Algorithm::Winograd4AtRunTime)
+/// Winograd's way, in large tiles or not, with filters that are transformed at run time or not.
+pub(in crate::kernels) struct Tiles<const LARGE_TILES: bool, const AT_RUN_TIME: bool>;
+
+pub(in crate::kernels) type Winograd = Tiles<false, false>;
+pub(in crate::kernels) type WinogradAtRunTime = Tiles<false, true>;
+pub(in crate::kernels) type Winograd4 = Tiles<true, false>;
+pub(in crate::kernels) type Winograd4AtRunTime = Tiles<true, true>;
+
+impl<const LARGE_TILES: bool, const AT_RUN_TIME: bool> Convolution for Tiles<LARGE_TILES, AT_RUN_TIME> {
+    const NAME: &'static str = match (LARGE_TILES, AT_RUN_TIME) {
+        (false, false) => "winograd",
+        (false, true) => "winograd at run time",
+        (true, false) => "winograd 4x4",
+        (true, true) => "winograd 4x4 at run time",
+    };
+    const KERNELS: u16 = Kernels::WINOGRAD;
+    const STRIPS: &'static [u8] = match (LARGE_TILES, AT_RUN_TIME) {
+        (false, false) => &[2],
+        (false, true) => &[2, 4, 6],
+        (true, _) => &[4],
+    };
+
+    /// 3x3, stride 1 or 2 (large tiles: 1), a multiple of 16 input channels, an even number of output channels, and sums
+    /// that keep to 32 bits with their factor.
+    fn supports(layer: &Conv2d<'_>) -> bool {
+        supports(layer, LARGE_TILES)
+    }
+
+    fn weight_bytes(filters: &Filters) -> usize {
+        if AT_RUN_TIME {
+            return filters.plain_bytes();
+        }
+        // of two outputs at a time
+        let two = Form::of(&filters.window, LARGE_TILES).weight_words(filters.channels);
+        two.saturating_mul(filters.outputs / 2).saturating_mul(4)
+    }
+
+    fn pack(plain: &[i8], filters: &Filters, packed: &mut [u32]) -> bool {
+        if !AT_RUN_TIME {
+            Form::of(&filters.window, LARGE_TILES).transform_weights(plain, filters.channels, packed);
+        }
+        !AT_RUN_TIME
+    }
+
+    fn scratch_words(layer: &Conv2d<'_>, strip: usize) -> usize {
+        scratch_words(layer, Form::of(&layer.window, LARGE_TILES), AT_RUN_TIME, strip)
+    }
+
+    fn cycles(layer: &Conv2d<'_>, strip: usize) -> u64 {
+        cycles(layer, Form::of(&layer.window, LARGE_TILES), AT_RUN_TIME, strip)
+    }
+
+    fn run(
+        layer: &Conv2d<'_>,
+        addition: Option<&Addition>,
+        input: &[&[i8]],
+        output: &mut [&mut [i8]],
+        scratch: &mut [u32],
+    ) {
+        conv2d(layer, Form::of(&layer.window, LARGE_TILES), AT_RUN_TIME, addition, input, output, scratch);
+    }
 }
 
-/// Sizes by which the cost is predicted.
-pub(crate) struct Sizes {
-    /// Output rows and columns of a tile.
-    pub(crate) tile: usize,
-    /// Products of a tile, and the groups they add up in.
-    pub(crate) slots: usize,
-    pub(crate) groups: usize,
-}
-
-/// The sizes of a convolution's form.
-pub(crate) fn shape(window: &Window, algorithm: Algorithm) -> Sizes {
-    let form = Form::of(window, algorithm);
-    Sizes { tile: form.tile, slots: form.groups.slots(), groups: form.sums() / (2 * COLUMNS) }
-}
-
-/// Whether a convolution can be computed this way: 3x3, stride 1 or 2 (large tiles: 1), input channels in
-/// sixteens, output channels in pairs, and sums that keep to 32 bits with their factor.
-pub(crate) fn serves(layer: &Conv2d<'_>) -> bool {
+fn supports(layer: &Conv2d<'_>, large: bool) -> bool {
     let (window, channels) = (&layer.window, layer.input.channels);
-    let form = Form::of(window, layer.algorithm);
+    let form = Form::of(window, large);
     let room = (i64::from(i32::MAX) >> form.scale_bits) - 9 * i64::from(channels) * 128 * 128;
-    let large = matches!(layer.algorithm, Algorithm::Winograd4 | Algorithm::Winograd4AtRunTime);
-    window.kernel == [3; 2]
+    !layer.depthwise
+        && layer.weights.as_ptr().align_offset(4) == 0
+        && window.kernel == [3; 2]
         && (window.stride == [1; 2] || window.stride == [2; 2] && !large)
         && channels.is_multiple_of(2 * ROUND as u16)
         && layer.output.channels.is_multiple_of(2)
         && layer.bias.iter().all(|bias| i64::from(*bias).abs() <= room)
 }
 
-/// Words of transformed weights.
-pub(crate) fn weight_words(window: &Window, algorithm: Algorithm, channels: usize, outputs: usize) -> usize {
-    // of two outputs at a time
-    Form::of(window, algorithm).weight_words(channels).saturating_mul(outputs / 2)
-}
-
-/// Words of scratch memory for strips of `strip` rows: the values of a group of tiles, at run time of all, and
-/// what is needed beside them: lines before, then sums, outputs and at run time two channels' weights.
-pub(crate) fn scratch_words(layer: &Conv2d<'_>, strip: usize) -> usize {
-    let (form, channels) = (Form::of(&layer.window, layer.algorithm), usize::from(layer.input.channels));
-    let (groups, weights) = match at_run_time(layer.algorithm) {
+/// Words of scratch memory for strips of `strip` rows: the values of a group of tiles, at run time of all groups, and
+/// what is needed beside them: lines before, then sums, outputs and at run time the weights of two channels.
+fn scratch_words(layer: &Conv2d<'_>, form: &Form, at_run_time: bool, strip: usize) -> usize {
+    let channels = usize::from(layer.input.channels);
+    let (groups, weights) = match at_run_time {
         true => (groups_across(layer, form) * form.tiles(strip), form.weight_words(channels)),
         false => (1, 0),
     };
     groups.saturating_mul(form.value_words(channels)).saturating_add(form.beside_words(weights))
+}
+
+fn cycles(layer: &Conv2d<'_>, form: &Form, at_run_time: bool, strip: usize) -> u64 {
+    let [channels, outputs] = [layer.input.channels, layer.output.channels].map(usize::from);
+    let (height, width) = (usize::from(layer.output.height), usize::from(layer.output.width));
+    let strip = strip.max(1);
+    // an odd last row takes as long as a tile's
+    let tile_rows = (height / strip) * strip.div_ceil(form.tile) + (height % strip).div_ceil(form.tile);
+    let groups = tile_rows * width.div_ceil(COLUMNS * form.tile);
+    // of sixteen channels' values, of the outputs of two channels, of two channels' weights
+    let (transform, sums, filter) = match form.kind {
+        Kind::Large => (15_500, 2300, 360),
+        Kind::Small => (7200, 440, 165),
+        Kind::Polyphase => (12_800, 440, 165),
+    };
+    let rounds = channels / 16;
+    let products = form.groups.slots() * (128 * rounds + 12 * rounds.saturating_sub(1))
+        + form.sums() / (2 * COLUMNS) * 17;
+    let strips = height.div_ceil(strip);
+    let filters = if at_run_time { strips * outputs * channels / 2 * filter } else { 0 };
+    // rows that are not whole groups are stored value by value
+    let part = if width.is_multiple_of(COLUMNS * form.tile) { 0 } else { 480 * form.tile * form.tile };
+    (groups * (rounds * transform + outputs / 2 * (products + sums + part + 500)) + filters) as u64
 }
 
 /// Groups of tiles in a row of tiles.
@@ -207,17 +267,17 @@ fn groups_across(layer: &Conv2d<'_>, form: &Form) -> usize {
 
 /// A strip of output rows; see the module's head.
 #[inline(never)]
-pub(crate) fn conv2d(
+fn conv2d(
     layer: &Conv2d<'_>,
+    form: &Form,
+    at_run_time: bool,
     addition: Option<&Addition>,
     input: &[&[i8]],
     output: &mut [&mut [i8]],
     scratch: &mut [u32],
 ) {
-    let form = Form::of(&layer.window, layer.algorithm);
     let epilogue = Epilogue::new(layer, addition, form.scale_bits);
     let channels = usize::from(layer.input.channels);
-    let at_run_time = at_run_time(layer.algorithm);
     let groups = groups_across(layer, form).max(1) * form.tiles(output.len());
     let two = form.weight_words(channels).max(1);
     let value_words = form.value_words(channels).max(1);

@@ -29,7 +29,7 @@ type Output<'r> = [&'r mut [i8]];
 
 /// What a backend exports.
 struct Backend {
-    /// How it computes convolutions, where that serves.
+    /// Its algorithms for convolutions.
     algorithms: &'static [Algorithm],
     pool2d: fn(&Pool2d, &Input<'_>, &mut Output<'_>),
     dense: fn(&Dense<'_>, u16, &[i8], &mut [i32]),
@@ -46,6 +46,7 @@ const REFERENCE: Backend = Backend {
 const DSP: Backend = Backend {
     algorithms: &[
         Algorithm::Direct,
+        Algorithm::Depthwise,
         Algorithm::Winograd,
         Algorithm::WinogradAtRunTime,
         Algorithm::Winograd4,
@@ -208,9 +209,11 @@ fn check_winograd(backend: &Backend) -> usize {
         let expected = layer.run(&input, residual.as_ref().map(|residual| (residual, &before)));
         let tried = check_layer(backend, &layer, &input, residual.as_ref(), &before, &expected, seed);
         let large = [Algorithm::Winograd4, Algorithm::Winograd4AtRunTime];
-        let serves = |algorithm: &&Algorithm| window.stride == [1; 2] || !large.contains(algorithm);
-        let algorithms = backend.algorithms.iter().filter(serves).count();
-        assert_eq!(tried, algorithms, "Winograd serves this layer: {window:?}, {channels} channels");
+        let supports = |algorithm: &&Algorithm| {
+            **algorithm != Algorithm::Depthwise && (window.stride == [1; 2] || !large.contains(algorithm))
+        };
+        let algorithms = backend.algorithms.iter().filter(supports).count();
+        assert_eq!(tried, algorithms, "Winograd supports this layer: {window:?}, {channels} channels");
         cases += tried;
     }
     cases
@@ -273,7 +276,7 @@ fn check_roundings(backend: &Backend) -> usize {
                     .ok()?;
             let run: Strip<'_> = &|input, output| {
                 let mut scratch = vec![0xA5A5_A5A5; checked.scratch_bytes(output.len() as u8) / 4];
-                super::conv2d::<{ super::Kernels::ALL }>(
+                super::algorithms::run::<{ super::Kernels::ALL }>(
                     &checked,
                     addition.as_ref(),
                     input,
@@ -300,7 +303,7 @@ fn check_roundings(backend: &Backend) -> usize {
     cases
 }
 
-/// All of a backend's algorithms that serve a layer, in strips of one to six rows; returns their number.
+/// All of a backend's algorithms that support a layer, in strips of one to six rows; returns their number.
 fn check_layer(
     backend: &Backend,
     layer: &naive::Conv2d,
@@ -322,7 +325,8 @@ fn check_layer(
         let new = if layer.depthwise { Conv2d::depthwise_with } else { Conv2d::with_algorithm };
         let checked = new(shape(input), window, *algorithm, weights, bias, pixel, requantize);
         let Ok(checked) = checked else {
-            assert!(!matches!(algorithm, Algorithm::Reference | Algorithm::Direct), "{checked:?}");
+            let direct = if layer.depthwise { Algorithm::Depthwise } else { Algorithm::Direct };
+            assert!(![Algorithm::Reference, direct].contains(algorithm), "{checked:?}");
             continue;
         };
         tried += 1;
@@ -330,7 +334,7 @@ fn check_layer(
         for strip in 1..=6 {
             let run: Strip<'_> = &|input, output| {
                 let mut scratch = vec![0xA5A5_A5A5; checked.scratch_bytes(output.len() as u8) / 4];
-                super::conv2d::<{ super::Kernels::ALL }>(
+                super::algorithms::run::<{ super::Kernels::ALL }>(
                     &checked,
                     addition.as_ref(),
                     input,
@@ -348,34 +352,16 @@ fn check_layer(
     tried
 }
 
-/// A layer's weights as an algorithm wants them, aligned.
+/// A layer's weights, packed for an algorithm, aligned.
 fn prepared(algorithm: Algorithm, layer: &naive::Conv2d, window: &Window, channels: usize) -> Vec<u32> {
-    let words = |bytes: &[i8]| {
-        let mut words = vec![0u32; bytes.len().div_ceil(4)];
-        bytemuck::cast_slice_mut::<u32, i8>(&mut words)[..bytes.len()].copy_from_slice(bytes);
-        words
-    };
-    let outputs = layer.bias.len();
-    match algorithm {
-        Algorithm::Direct if !layer.depthwise => {
-            let mut packed = vec![0; super::dsp::direct::weight_words(window, channels, outputs)];
-            super::dsp::direct::pack(&layer.weights, window, channels, &mut packed);
-            packed
-        }
-        Algorithm::Winograd | Algorithm::Winograd4 => {
-            let words = super::dsp::winograd::weight_words(window, algorithm, channels, outputs);
-            let mut transformed = vec![0; words];
-            super::dsp::winograd::transform_weights(
-                &layer.weights,
-                window,
-                algorithm,
-                channels,
-                &mut transformed,
-            );
-            transformed
-        }
-        _ => words(&layer.weights),
+    let (depthwise, outputs) = (layer.depthwise, layer.bias.len());
+    let filters = super::Filters { window: *window, depthwise, channels, outputs };
+    let mut words = vec![0u32; super::weight_bytes(algorithm, &filters).div_ceil(4)];
+    if !super::pack(algorithm, &layer.weights, &filters, &mut words) {
+        bytemuck::cast_slice_mut::<u32, i8>(&mut words)[..layer.weights.len()]
+            .copy_from_slice(&layer.weights);
     }
+    words
 }
 
 /// Every kernel size and kind of pooling; strips of one to four rows.
@@ -539,7 +525,7 @@ fn check_extreme_sums(backend: &Backend) -> usize {
 /// Of stride 1, an algorithm's sums are 2^this times too large.
 fn factor_bits(algorithm: Algorithm) -> u64 {
     match algorithm {
-        Algorithm::Reference | Algorithm::Direct => 0,
+        Algorithm::Reference | Algorithm::Direct | Algorithm::Depthwise => 0,
         Algorithm::Winograd | Algorithm::WinogradAtRunTime => 2,
         Algorithm::Winograd4 | Algorithm::Winograd4AtRunTime => 6,
     }

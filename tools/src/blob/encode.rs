@@ -54,6 +54,7 @@ pub fn encode(
             .with_context(|| layer.name.clone())?;
         records.extend(postcard::to_allocvec(&record)?);
         kernels |= Kernels::of(&layers[index].with_algorithm(*algorithm));
+        kernels |= output.map_or(0, |output| output.softmax.kernels());
     }
     let mut plan = |plan: &Plan| -> Result<format::Plan> {
         Ok(format::Plan {

@@ -142,19 +142,18 @@ pub fn assemble(network: &IntegerNetwork, wishes: &Wishes, max_tensors: usize) -
 impl Problem {
     fn new(layers: &[Layer<'_>], wishes: &Wishes, planners: [Planner; 2]) -> Self {
         let mut problem = Problem { layers: Vec::new(), groups: Vec::new(), planners };
-        let algorithms = match wishes.target {
-            Target::CortexM4 => &[
-                Algorithm::Winograd4,
-                Algorithm::Winograd4AtRunTime,
-                Algorithm::Winograd,
-                Algorithm::WinogradAtRunTime,
-                Algorithm::Direct,
-            ][..],
-            Target::Reference => &[],
+        let algorithms: Vec<Algorithm> = match wishes.target {
+            Target::CortexM4 => Algorithm::ALL
+                .iter()
+                .rev()
+                .copied()
+                .filter(|&algorithm| algorithm != Algorithm::Reference)
+                .collect(),
+            Target::Reference => Vec::new(),
         };
         let mut known = BTreeMap::<String, usize>::new();
         for layer in layers {
-            let choices = choices(layer, algorithms, wishes.ram.is_some());
+            let choices = choices(layer, &algorithms, wishes.ram.is_some());
             // what is equal except for names, weights and tensors
             let key = format!(
                 "{:?}",
@@ -317,7 +316,7 @@ fn choices(plain: &Layer<'_>, algorithms: &[Algorithm], tight: bool) -> Vec<Choi
     };
     let mut supported = false;
     for algorithm in algorithms {
-        if plain.convolution().is_some_and(|layer| layer.is_served_by(*algorithm)) {
+        if plain.convolution().is_some_and(|layer| layer.is_supported_by(*algorithm)) {
             supported = true;
             algorithm.strips().iter().for_each(|strip| add(*algorithm, *strip));
         }

@@ -1,37 +1,27 @@
 //! The weights' side: G g G^T of a filter, two channels in a word.
 
 use super::{Form, Kind};
-use crate::base::shape::Window;
 #[cfg(skipstone_dsp)]
 use crate::kernels::dsp::primitives::assembly;
 #[cfg(not(skipstone_dsp))]
 use crate::kernels::dsp::primitives::quadruple;
 use crate::kernels::dsp::primitives::{sadd16, ssub16, sxtb16};
-use crate::ops::Algorithm;
 
-/// Transforms OHWI `weights` of a 3x3 window for [`Algorithm::Winograd`] or [`Algorithm::Winograd4`], filter by
-/// filter. `transformed` has as many words as [`Conv2d::weight_bytes`](crate::Conv2d::weight_bytes) says. Where
-/// `channels` is no multiple of 4, which no such algorithm serves, nothing is written.
-pub fn transform_weights(
-    weights: &[i8],
-    window: &Window,
-    algorithm: Algorithm,
-    channels: usize,
-    transformed: &mut [u32],
-) {
-    let form = Form::of(window, algorithm);
-    let two = transformed.chunks_exact_mut(form.weight_words(channels).max(1));
-    let mut filters = weights.chunks_exact((9 * channels).max(1));
-    for transformed in two {
-        for channel in 0..2 {
-            if let Some(filter) = filters.next() {
-                form.transform_filter(filter, channels, channel, transformed);
+impl Form {
+    /// Transforms OHWI `weights` of a 3x3 window, filter by filter. Nothing is written if `channels` is not a multiple
+    /// of 4, which Winograd's way does not support.
+    pub(super) fn transform_weights(&self, weights: &[i8], channels: usize, transformed: &mut [u32]) {
+        let two = transformed.chunks_exact_mut(self.weight_words(channels).max(1));
+        let mut filters = weights.chunks_exact((9 * channels).max(1));
+        for transformed in two {
+            for channel in 0..2 {
+                if let Some(filter) = filters.next() {
+                    self.transform_filter(filter, channels, channel, transformed);
+                }
             }
         }
     }
-}
 
-impl Form {
     /// Transforms one filter into its places, `channel` 0 or 1, among two channels' weights.
     #[inline(never)]
     pub(super) fn transform_filter(
@@ -284,17 +274,14 @@ pub(super) const SLOTS: [[u8; 5]; 5] =
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
     /// Found by valgrind: the last tap's word reached beyond the last filter.
     #[test]
     fn channels_that_are_no_whole_words_are_left_alone() {
         for channels in [1, 2, 3, 5, 6, 7] {
             let mut transformed = [0; 36 * 8];
             let weights = [1; 9 * 8];
-            let window = Window::square(3, 1, 1);
             let weights = &weights[..9 * channels];
-            transform_weights(weights, &window, Algorithm::Winograd4, channels, &mut transformed);
+            super::super::LARGE.transform_weights(weights, channels, &mut transformed);
             assert!(transformed.iter().all(|word| *word == 0), "{channels}");
         }
     }
