@@ -11,7 +11,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use defmt_decoder::{DecodeError, StreamDecoder, Table};
 
-use crate::{process, setup};
+use crate::process;
+
+/// The emulator.
+pub(crate) const QEMU: &str = "qemu-system-arm";
 
 /// QEMU's board, and nothing but semihosting in and out. With `-icount shift=0` an instruction takes
 /// a nanosecond of virtual time, so that the board's timers count instructions.
@@ -85,9 +88,9 @@ pub(crate) fn run(elf: &Path, mut each: impl FnMut(&str)) -> Result<Run> {
     let table = Table::parse(&bytes).with_context(|| format!("{name}: its log messages cannot be read"))?;
     let table = table.with_context(|| format!("{name} has no log messages: was it linked with defmt.x?"))?;
 
-    let mut command = Command::new(setup::QEMU);
+    let mut command = Command::new(QEMU);
     command.args(ARGUMENTS).arg("-kernel").arg(elf).stdin(Stdio::null()).stdout(Stdio::piped());
-    let missing = || format!("cannot start {}; `cargo xtask setup` installs it", setup::QEMU);
+    let missing = || format!("cannot start {}; `cargo xtask setup` installs it", QEMU);
     let mut child = command.spawn().with_context(missing)?;
     let stdout = child.stdout.take().context("QEMU's output is not connected")?;
 

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::suite::{Outcome, Suite};
 use crate::toolchain::{Nightly, host_cargo};
-use crate::{paths, process, setup};
+use crate::{packages, paths, process};
 
 /// The only hosts that both tools are used on here.
 const HOST: &str = "x86_64-unknown-linux-gnu";
@@ -51,7 +51,7 @@ fn address_sanitizer(package: &str, which: &[&str]) -> Result<Outcome> {
 fn valgrind() -> Result<Outcome> {
     if process::probe("valgrind", &["--version"]).is_none() {
         println!("Missing, and to be installed:\n- valgrind\n    apt-get install valgrind");
-        setup::install_packages(&["valgrind"])?;
+        packages::install(&["valgrind"])?;
     }
     let (mut passed, mut failed) = (0, 0);
     for (target, filter) in UNDER_VALGRIND {

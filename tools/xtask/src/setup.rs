@@ -1,17 +1,14 @@
 //! `cargo xtask setup`: finds out what is missing for the firmware, says so, and installs it.
 
-use std::io::{self, IsTerminal};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
 use crate::bench::Counter;
-use crate::process;
+use crate::emulator::QEMU;
 use crate::toolchain::{self, TARGET, Toolchain};
-
-/// The emulator.
-pub(crate) const QEMU: &str = "qemu-system-arm";
+use crate::{packages, process};
 
 /// Debian's Rust, kept current by its security team, with the sources of `core`.
 const DEBIAN_RUST: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
@@ -96,19 +93,19 @@ pub(crate) fn ensure() -> Result<Toolchain> {
 }
 
 fn install(missing: &Missing) -> Result<()> {
-    let mut packages = Vec::new();
+    let mut wanted = Vec::new();
     if missing.toolchain && !target_added() {
         if !toolchain::debian_compiler() {
-            packages.extend(DEBIAN_RUST);
+            wanted.extend(DEBIAN_RUST);
         }
         if toolchain::linker().is_none() {
-            packages.push(DEBIAN_LINKER);
+            wanted.push(DEBIAN_LINKER);
         }
     }
     if missing.emulator {
-        packages.push(QEMU);
+        wanted.push(QEMU);
     }
-    if packages.is_empty() { Ok(()) } else { install_packages(&packages) }
+    if wanted.is_empty() { Ok(()) } else { packages::install(&wanted) }
 }
 
 /// Lets rustup fetch the target; false where there is no rustup or it cannot.
@@ -124,36 +121,6 @@ fn target_added() -> bool {
         println!("{error:#}; going on with Debian's Rust");
     }
     added.is_ok()
-}
-
-/// Installs Debian's packages, or says what a person has to do.
-pub(crate) fn install_packages(packages: &[&str]) -> Result<()> {
-    let list = packages.join(" ");
-    if process::probe("apt-get", &["--version"]).is_none() {
-        let brew = if cfg!(target_os = "macos") { " (here: `brew install qemu`)" } else { "" };
-        bail!(
-            "this system has no apt-get. Needed are Debian's packages {list}, or what gives the same: \
-             the target {TARGET} of rustup, {QEMU} and Python 3 from your system's packages{brew}"
-        );
-    }
-    let root = process::probe("id", &["-u"]).is_some_and(|id| id.trim() == "0");
-    if !root && process::probe("sudo", &["--version"]).is_none() {
-        bail!("installing packages needs root and there is no sudo; as root: apt-get install {list}");
-    }
-    let apt = |arguments: &[&str]| {
-        let mut words = if root { vec![] } else { vec!["sudo"] };
-        words.extend(["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]);
-        words.extend(arguments);
-        process::run(Command::new(words[0]).args(&words[1..]))
-    };
-    // A list that is out of date names packages that are gone.
-    apt(&["update", "--quiet"])?;
-    let mut install = vec!["install", "--quiet", "--no-install-recommends"];
-    // apt asks by itself where more is to be installed than named, or something removed.
-    if !io::stdin().is_terminal() {
-        install.push("--yes");
-    }
-    apt(&[&install, packages].concat())
 }
 
 /// The emulator's first line about itself.

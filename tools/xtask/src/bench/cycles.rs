@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
-use crate::{paths, process, setup};
+use crate::{packages, paths, process};
 
 /// The function that is counted, in firmware-example's `bench`.
 const FUNCTION: &str = "bench::run";
@@ -54,7 +54,7 @@ impl Counter {
         if !Counter::is_ready() {
             Counter::announce();
             if process::probe("python3", &["-c", "import ensurepip, venv"]).is_none() {
-                setup::install_packages(&["python3-venv"])?;
+                packages::install(&["python3-venv"])?;
             }
             process::run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&environment))?;
             let install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];

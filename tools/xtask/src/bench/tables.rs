@@ -2,8 +2,8 @@
 
 use comfy_table::{CellAlignment, Table, TableStyle};
 
-use super::Measurement;
 use super::cycles::Cost;
+use super::measurement::Measurement;
 
 /// Clocks for which times are given: nRF52840, NUCLEO-L4R5ZI (the peers'), STM32F407.
 const MEGAHERTZ: [u64; 3] = [64, 120, 168];
