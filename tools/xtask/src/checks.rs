@@ -12,7 +12,7 @@ use crate::firmware::{Build, SELF_TEST};
 use crate::report::Report;
 use crate::suite::{Outcome, Suite};
 use crate::toolchain::{Toolchain, host_cargo, is_installed};
-use crate::{dependencies, emulator, flash_size, fuzz, panics, paths, process, setup, signature};
+use crate::{dependencies, directions, emulator, flash_size, fuzz, panics, paths, process, setup, signature};
 
 /// Code and constants of the demo beside its model, with every kernel.
 const MAX_CODE_BYTES: u64 = 40 * 1024;
@@ -48,6 +48,7 @@ pub(crate) fn run(only: &[String]) -> Result<ExitCode> {
     };
     let mut suite = Suite::new(only);
     suite.check("format", format);
+    suite.check("module directions", directions::check);
     suite.check("lint", lint);
     suite.check("lint firmware", || bench.lint_firmware());
     suite.check("host tests", host_tests);
