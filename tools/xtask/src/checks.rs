@@ -12,7 +12,9 @@ use crate::firmware::{Build, SELF_TEST};
 use crate::report::Report;
 use crate::suite::{Outcome, Suite};
 use crate::toolchain::{Toolchain, host_cargo, is_installed};
-use crate::{dependencies, directions, emulator, flash_size, fuzz, panics, paths, process, setup, signature};
+use crate::{
+    dependencies, directions, emulator, flash_size, fuzz, packaging, panics, paths, process, setup, signature,
+};
 
 /// Code and constants of the demo beside its model, with every kernel.
 const MAX_CODE_BYTES: u64 = 40 * 1024;
@@ -53,7 +55,8 @@ pub(crate) fn run(only: &[String]) -> Result<ExitCode> {
     suite.check("lint firmware", || bench.lint_firmware());
     suite.check("host tests", host_tests);
     suite.check("fuzz seeds", || fuzz::seeds(bench.tool()?));
-    suite.check("documentation", documentation);
+    suite.check("documentation", packaging::check_documentation);
+    suite.check("packaged crate", packaging::check);
     suite.check("other cores", other_cores);
     suite.check("dependencies", dependencies::check);
     suite.check("oldest compiler", dependencies::check_oldest_compiler);
@@ -94,13 +97,6 @@ fn host_tests() -> Result<Outcome> {
     command.args(["test", "--quiet", "--workspace", "--no-fail-fast"]);
     let (passed, failed) = process::tests(&mut command)?;
     Ok(Outcome::tests(passed, failed))
-}
-
-fn documentation() -> Result<Outcome> {
-    let mut command = host_cargo();
-    command.args(["doc", "--quiet", "--workspace", "--no-deps", "--lib", "--all-features"]);
-    process::run(command.env("RUSTDOCFLAGS", "-D warnings"))?;
-    Ok(Outcome::pass("no warnings"))
 }
 
 /// The runtime compiles for cores that have none of the instructions that we use in assembly.

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 
 use crate::suite::Outcome;
 use crate::toolchain::host_cargo;
-use crate::{paths, process};
+use crate::{packaging, paths, process};
 
 /// What cargo-deny checks without a database from the network.
 const OFFLINE: &[&str] = &["bans", "licenses", "sources"];
@@ -88,12 +88,7 @@ pub(crate) fn check_oldest_compiler() -> Result<Outcome> {
             "Rust {OLDEST_COMPILER} is not installed: `cargo xtask msrv` does that"
         )));
     };
-    for features in [
-        &["--no-default-features"][..],
-        &["--features", "defmt"],
-        &["--features", "signature"],
-        &["--all-features"],
-    ] {
+    for features in packaging::feature_sets()? {
         process::run(oldest_cargo().args(["check", "--quiet", "--package", "skipstone"]).args(features))?;
     }
     Ok(Outcome::pass(format!("the runtime builds with {compiler}, each feature alone and all together")))

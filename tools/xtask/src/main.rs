@@ -14,6 +14,7 @@ mod flash;
 mod flash_size;
 mod fuzz;
 mod packages;
+mod packaging;
 mod panics;
 mod paths;
 mod picture;

@@ -134,7 +134,7 @@ fn lookup(tree: &Tree, module: usize, name: &str, depth: usize) -> Option<Target
     if depth > MAX_DEPTH {
         return None;
     }
-    let Some(scope) = tree.modules.get(module) else { return None };
+    let scope = tree.modules.get(module)?;
     if let Some(child) = scope.children.get(name) {
         return Some(Target::Module(*child));
     }
