@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: what one picture costs on the emulated Cortex-M4, and whether it has become more.
+//! `cargo xtask bench`: measures one inference on the emulated Cortex-M4 and compares it with the baseline.
 
 mod baseline;
 mod cycles;
@@ -20,20 +20,21 @@ pub(crate) use self::measurement::Measurement;
 use self::measurement::emulate;
 use self::networks::Mode;
 pub(crate) use self::networks::{MODES, Network};
+use crate::board::EMULATED;
 use crate::case::Tool;
 use crate::toolchain::Toolchain;
 use crate::{flash_size, setup};
 
 const NOTES: &str = "\
-QEMU counts instructions, exact to 40; --check and --update use these alone. A second emulator attributes \
-them to layers and models a Cortex-M4's cycles for memory without wait states; both must agree.
+QEMU counts instructions to within 40. --check and --update use only these counts. A second emulator \
+attributes them to layers and models the cycles of a Cortex-M4 without wait states; its instruction count \
+must agree with QEMU's.
 
-JSON keys: network, mode, instructions, cycles, predicted_cycles, macs, arena_bytes (frame in it), arena_bytes_rows (fed by \
-rows, as it is measured), blob_bytes, code_bytes, stack_bytes, parse_instructions, set_up_instructions, \
-verify_instructions, layers \
-(name, macs, instructions, cycles).";
+JSON keys: network, mode, instructions, cycles, predicted_cycles, macs, arena_bytes (with the frame in it), \
+arena_bytes_rows (fed by rows, as measured), blob_bytes, code_bytes, stack_bytes, parse_instructions, \
+set_up_instructions, verify_instructions, layers (name, macs, instructions, cycles).";
 
-/// What to measure and what to do with it.
+/// The command's arguments.
 #[derive(Args)]
 #[command(after_help = NOTES)]
 pub(crate) struct Arguments {
@@ -41,30 +42,30 @@ pub(crate) struct Arguments {
     #[arg(value_enum, value_name = "NETWORK")]
     networks: Vec<Network>,
 
-    /// The way of conversion to measure [default: all]
+    /// The conversion mode to measure [default: all]
     #[arg(long, value_parser = mode_parser())]
     mode: Option<&'static Mode>,
 
-    /// Print JSON for machines
+    /// Print JSON
     #[arg(long)]
     json: bool,
 
-    /// Print the cost of each layer, too
+    /// Also print the cost of each layer
     #[arg(long)]
     layers: bool,
 
-    /// Fail where instructions grew by more than 1 % over the stored baseline
+    /// Fail if an instruction count is more than 1 % above the stored baseline
     #[arg(long, conflicts_with_all = ["json", "layers", "update"])]
     check: bool,
 
-    /// Store the instructions as the new baseline
+    /// Store the instruction counts as the new baseline
     #[arg(long, conflicts_with_all = ["json", "layers"])]
     update: bool,
 }
 
 fn mode_parser() -> impl TypedValueParser<Value = &'static Mode> {
     let names = PossibleValuesParser::new(MODES.iter().map(|mode| mode.name));
-    names.try_map(|name| MODES.iter().find(|mode| mode.name == name).ok_or("no such mode"))
+    names.try_map(|name| MODES.iter().find(|mode| mode.name == name).ok_or("unknown mode"))
 }
 
 impl Arguments {
@@ -78,7 +79,7 @@ impl Arguments {
 
 /// The command.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let toolchain = setup::ensure()?;
+    let toolchain = setup::ensure(EMULATED)?;
     let tool = Tool::build()?;
     if arguments.check || arguments.update {
         let mut counts = BTreeMap::new();
@@ -117,7 +118,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// Compares one network in every mode with the baseline: a line for each.
+/// Compares ResNet-8 with the baseline in every mode; returns a line for each.
 pub(crate) fn check_resnet8(tool: &Tool, toolchain: &Toolchain) -> Result<Vec<String>> {
     let mut counts = BTreeMap::new();
     for mode in MODES {
@@ -126,17 +127,17 @@ pub(crate) fn check_resnet8(tool: &Tool, toolchain: &Toolchain) -> Result<Vec<St
     Baseline::read()?.check(&toolchain.compiler()?, &counts)
 }
 
-/// How the baseline calls it.
+/// Its key in the baseline.
 fn key(network: Network, mode: &Mode) -> String {
     format!("{} {}", network.name(), mode.name)
 }
 
-/// Instructions of one run, counted by QEMU.
+/// Instructions of one inference, counted by QEMU.
 fn instructions(network: Network, mode: &Mode, tool: &Tool, toolchain: &Toolchain) -> Result<u64> {
     emulate(&network.case(mode, tool)?, toolchain)?.1.number("run")
 }
 
-/// What it costs to run a measured network signed: code, and instructions and stack of `Model::parse_signed`.
+/// The cost of running a measured network signed: code size, and instructions and stack of `Model::parse_signed`.
 fn signature(plain: &Measurement, tool: &Tool, toolchain: &Toolchain) -> Result<String> {
     let case = plain.case.signed(tool, 1)?;
     let (elf, report) = emulate(&case, toolchain)?;

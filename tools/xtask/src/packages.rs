@@ -5,23 +5,21 @@ use std::process::Command;
 
 use anyhow::{Result, bail};
 
-use crate::emulator::QEMU;
 use crate::process;
-use crate::toolchain::TARGET;
 
-/// Installs Debian's packages, or says what a person has to do.
+/// Installs Debian packages; if it cannot, the error says what to do.
 pub(crate) fn install(packages: &[&str]) -> Result<()> {
     let list = packages.join(" ");
     if process::probe("apt-get", &["--version"]).is_none() {
-        let brew = if cfg!(target_os = "macos") { " (here: `brew install qemu`)" } else { "" };
+        let brew = if cfg!(target_os = "macos") { " (`brew install qemu`)" } else { "" };
         bail!(
-            "this system has no apt-get. Needed are Debian's packages {list}, or what gives the same: \
-             the target {TARGET} of rustup, {QEMU} and Python 3 from your system's packages{brew}"
+            "this system has no apt-get to install the Debian packages {list}; install their equivalents: Rust \
+             targets with rustup, QEMU and Python 3 with your system's package manager{brew}"
         );
     }
     let root = process::probe("id", &["-u"]).is_some_and(|id| id.trim() == "0");
     if !root && process::probe("sudo", &["--version"]).is_none() {
-        bail!("installing packages needs root and there is no sudo; as root: apt-get install {list}");
+        bail!("installing packages needs root, and there is no sudo; as root, run `apt-get install {list}`");
     }
     let apt = |arguments: &[&str]| {
         let mut words = if root { vec![] } else { vec!["sudo"] };
@@ -29,10 +27,10 @@ pub(crate) fn install(packages: &[&str]) -> Result<()> {
         words.extend(arguments);
         process::run(Command::new(words[0]).args(&words[1..]))
     };
-    // A list that is out of date names packages that are gone.
+    // An outdated list names package versions that no longer exist.
     apt(&["update", "--quiet"])?;
     let mut install = vec!["install", "--quiet", "--no-install-recommends"];
-    // apt asks by itself where more is to be installed than named, or something removed.
+    // On a terminal, apt asks before it installs more than requested or removes something.
     if !io::stdin().is_terminal() {
         install.push("--yes");
     }
