@@ -1,4 +1,4 @@
-//! What one network in one mode costs, measured in both emulators.
+//! Measures one network in one mode in both emulators.
 
 use std::path::PathBuf;
 
@@ -13,11 +13,11 @@ use crate::report::Report;
 use crate::toolchain::Toolchain;
 use crate::{emulator, flash_size};
 
-/// How far the two emulators may be apart: QEMU's count begins and ends with a tick of 40 instructions,
-/// and holds the calls around the run and a few instructions each time that its clock overflows.
+/// Maximum difference between the two emulators' counts, in instructions. QEMU's count starts and ends at a tick of
+/// 40 instructions, and includes the calls around the run and a few instructions at each overflow of its clock.
 const AGREEMENT: u64 = 80;
 
-/// Builds the bench firmware and runs it in QEMU; the scores must be the host's.
+/// Builds the bench firmware and runs it in QEMU; an error if its scores differ from the host's.
 pub(crate) fn emulate(case: &Case, toolchain: &Toolchain) -> Result<(PathBuf, Report)> {
     let elf = Build::emulated("bench", case).run(toolchain)?;
     let report = Report::new(emulator::run(&elf, |_| {})?.succeeded()?);
@@ -31,20 +31,21 @@ pub(crate) struct Measurement {
     pub(crate) network: &'static str,
     pub(crate) mode: &'static str,
     pub(crate) case: Case,
-    /// Of the run; its instructions are QEMU's.
+    /// Cost of the run; QEMU counted the instructions.
     pub(crate) run: Cost,
     pub(crate) parse_instructions: u64,
     pub(crate) set_up_instructions: u64,
     pub(crate) verify_instructions: u64,
     pub(crate) code_bytes: u64,
     pub(crate) stack_bytes: u64,
-    /// Of each layer, and of what is not in a layer.
+    /// Cost of each layer.
     pub(crate) layers: Vec<Cost>,
+    /// Cost of everything outside the layers.
     pub(crate) rest: Cost,
 }
 
 impl Measurement {
-    /// Runs a case in both emulators, which must agree.
+    /// Runs a case in both emulators; an error if their counts disagree.
     pub(crate) fn take(
         network: &'static str,
         mode: &'static str,
@@ -77,18 +78,18 @@ impl Measurement {
         })
     }
 
-    /// The planner's prediction is within a tenth of what was measured.
+    /// An error unless the planner's prediction is within 10 % of the measured cycles.
     pub(crate) fn check_prediction(&self) -> Result<()> {
         let (predicted, measured) = (self.case.facts.cycles, self.run.cycles);
         ensure!(
             predicted.abs_diff(measured) <= measured / 10,
-            "{}: {predicted} cycles are predicted, {measured} were measured: fit src/net/cost.rs again",
+            "{}: predicted {predicted} cycles, measured {measured}: update the coefficients in src/net/cost.rs",
             self.case.name
         );
         Ok(())
     }
 
-    /// In a line, for a check's outcome.
+    /// One line, for the outcome of a check.
     pub(crate) fn summary(&self) -> String {
         let Cost { instructions, cycles } = self.run;
         let layers = self.layers.len();
