@@ -21,7 +21,7 @@ pub(crate) const DIGITS: usize = 120;
 pub(crate) struct Tool {
     program: PathBuf,
     /// Show its output during conversion.
-    talks: bool,
+    verbose: bool,
 }
 
 impl Tool {
@@ -31,12 +31,12 @@ impl Tool {
         command.args(["build", "--release", "--bin", "skipstone"]);
         let built = process::cargo_build(&mut command).context("building the host tool")?;
         let program = built.into_iter().next().context("cargo did not build the program `skipstone`")?;
-        Ok(Tool { program, talks: false })
+        Ok(Tool { program, verbose: false })
     }
 
     /// The tool, with its output shown during conversion.
-    pub(crate) fn talking(self) -> Tool {
-        Tool { talks: true, ..self }
+    pub(crate) fn verbose(self) -> Tool {
+        Tool { verbose: true, ..self }
     }
 
     /// `skipstone SUBCOMMAND` in the repository's root.
@@ -155,7 +155,7 @@ impl Case {
         let mut convert = tool.command("convert");
         convert.arg(&source.network).arg("-o").arg(&blob).args(source.arguments);
         convert.arg("--calibrate").arg(paths::models().join(source.calibration));
-        if tool.talks { process::run(&mut convert) } else { process::output(&mut convert).map(drop) }?;
+        if tool.verbose { process::run(&mut convert) } else { process::output(&mut convert).map(drop) }?;
 
         let mut preprocess = tool.command("preprocess");
         preprocess.arg(&blob).arg(paths::models().join(source.pictures)).arg("-o").arg(&images);

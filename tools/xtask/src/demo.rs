@@ -15,7 +15,7 @@ pub(crate) fn run() -> Result<()> {
     let toolchain = setup::ensure(EMULATED)?;
 
     title("Building the host tool");
-    let tool = Tool::build()?.talking();
+    let tool = Tool::build()?.verbose();
 
     title("Converting the trained weights to a blob");
     let case = Case::photo(&tool)?;

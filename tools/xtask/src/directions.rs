@@ -22,7 +22,7 @@ use crate::suite::Outcome;
 /// A folder of Rust files and the order of its top-level modules.
 struct Layers {
     folder: &'static str,
-    /// Name of the library crate, under which a `main.rs` beside it imports it.
+    /// Name of the library crate, by which `main.rs` in the same folder imports it.
     library: &'static str,
     /// From bottom to top: a module imports only what is before it. If empty, only circles are checked.
     order: &'static [&'static str],
@@ -39,8 +39,8 @@ const LAYERS: [Layers; 3] = [
         folder: "tools/src",
         library: "skipstone_tools",
         order: &[
-            "picture", "data", "ir", "front", "quantize", "plan", "blob", "convert", "lib", "commands",
-            "main",
+            "picture", "data", "signing", "ir", "front", "quantize", "plan", "blob", "convert", "lib",
+            "commands", "main",
         ],
     },
     Layers { folder: "tools/xtask/src", library: "xtask", order: &[] },

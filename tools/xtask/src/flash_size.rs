@@ -15,18 +15,18 @@ pub(crate) fn code_bytes(elf: &Path, case: &Case) -> Result<u64> {
     let bytes = fs::read(elf).with_context(|| format!("reading {name}"))?;
     let file = object::File::parse(&*bytes).with_context(|| format!("{name} is not an ELF file"))?;
     let mut total = 0;
-    let mut baked_in = Vec::new();
+    let mut embedded = Vec::new();
     for input in [&case.blob, &case.images] {
-        baked_in.push((input, fs::read(input).with_context(|| format!("reading {}", input.display()))?, 0));
+        embedded.push((input, fs::read(input).with_context(|| format!("reading {}", input.display()))?, 0));
     }
     for section in file.sections().filter(in_flash) {
         total += section.size();
         let data = section.data().with_context(|| format!("{name}: reading a section"))?;
-        for (_, input, count) in &mut baked_in {
+        for (_, input, count) in &mut embedded {
             *count += occurrences(data, input);
         }
     }
-    for (path, input, count) in baked_in {
+    for (path, input, count) in embedded {
         // The input is subtracted once, so it must occur once.
         if count != 1 {
             bail!("{name} contains {} {count} times, expected once", path.display());
