@@ -36,7 +36,10 @@ pub(crate) fn from_environment() -> Result<&'static Board> {
 fn named(name: &str) -> Result<&'static Board> {
     match BOARDS.iter().find(|board| board.name == name) {
         Some(board) => Ok(board),
-        None => bail!("unknown board `{name}`"),
+        None => {
+            let known: Vec<_> = BOARDS.iter().map(|board| board.name).collect();
+            bail!("unknown board `{name}`; the boards are {}", known.join(", "))
+        }
     }
 }
 
