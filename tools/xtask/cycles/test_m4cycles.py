@@ -108,7 +108,7 @@ class Cycles(unittest.TestCase):
         }
         self.assertEqual(find(functions, path), 8)
         self.assertEqual(find({"_RNvMs_NtCs1_9skipstone7networkNtB4_6Memory3run": 32}, path), 32)
-        with self.assertRaisesRegex(SystemExit, "0 functions of that name"):
+        with self.assertRaisesRegex(SystemExit, "0 functions have this name"):
             find({}, path)
 
 
