@@ -1,54 +1,83 @@
-//! Chooses the board's memory layout and bakes in the model, its arena sizes and the images.
+//! Selects the board and embeds the model, its arena sizes and the images.
 //!
-//! | variable | what | when it is not set |
+//! | variable | meaning | default |
 //! |---|---|---|
-//! | `SKIPSTONE_MODEL` | the blob | what `cargo xtask demo` made last |
-//! | `SKIPSTONE_IMAGES` | raw images (HWC bytes), one after another | the same |
-//! | `SKIPSTONE_KEY` | the public key, with the feature `signature` | none: has to be set |
-//! | `SKIPSTONE_UPDATE` | the blob that `update` replaces the first one by | the first one |
-//! | `SKIPSTONE_ARENA_BYTES` | arena with the frame in it | what the model asks for |
-//! | `SKIPSTONE_ARENA_BYTES_ROWS` | arena when fed by rows | what the model asks for |
-//! | `SKIPSTONE_KERNELS` | kernels that the demo links, as `skipstone::Kernels`' bits | what the model needs |
-//! | `SKIPSTONE_SHOW_PANICS` | link `panicfree` although it panics, so that its panics can be named | no |
+//! | `SKIPSTONE_BOARD` | the board, a row of `boards/boards.rs` | the first row |
+//! | `SKIPSTONE_MODEL` | the blob | written by the last `cargo xtask demo` |
+//! | `SKIPSTONE_IMAGES` | raw images (HWC bytes), stored consecutively | written by the last `cargo xtask demo` |
+//! | `SKIPSTONE_KEY` | the public key; required by the feature `signature` | none |
+//! | `SKIPSTONE_UPDATE` | the blob that `update` replaces the first one with | the first one |
+//! | `SKIPSTONE_ARENA_BYTES` | arena size with the frame in it | what the model needs |
+//! | `SKIPSTONE_ARENA_BYTES_ROWS` | arena size if fed by rows | what the model needs |
+//! | `SKIPSTONE_KERNELS` | kernels to link into the demo, the bits of `skipstone::Kernels` | what the model needs |
+//! | `SKIPSTONE_SHOW_PANICS` | if set, links `panicfree` even if it can panic, to find out where | not set |
 
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 use skipstone::Model;
 
-/// Every board: its cargo feature, which is also the name of its linker script in `boards/`.
-const BOARDS: [&str; 2] = ["mps2-an386", "nrf52840-dk"];
+#[path = "boards/boards.rs"]
+#[allow(dead_code, reason = "`cargo xtask` reads the other columns")]
+mod boards;
+
+use boards::{BOARDS, Board};
 
 fn main() {
-    if let Err(message) = layout().and_then(|()| inputs()) {
-        // Fails the build, and shows the text alone; a failing exit status would surround it with
+    let built = board().and_then(|board| {
+        select(board)?;
+        link(board)?;
+        inputs()
+    });
+    if let Err(message) = built {
+        // Fails the build and shows this message only. With a failing exit status, cargo would also show
         // everything else that is printed here.
         println!("cargo::error={message}");
     }
 }
 
-/// Writes `memory.x` where cortex-m-rt's `link.x` looks for it. The linker's arguments are given
-/// here and not as rustflags: those stay the same for every board, so `core` and the dependencies
-/// are built once.
-fn layout() -> Result<(), String> {
-    let chosen = |board: &&str| {
-        let feature = board.to_uppercase().replace('-', "_");
-        env::var_os(format!("CARGO_FEATURE_{feature}")).is_some()
-    };
-    let boards: Vec<_> = BOARDS.into_iter().filter(chosen).collect();
-    let [board] = boards[..] else {
-        let known = BOARDS.join(", ");
-        return Err(format!(
-            "{} boards are chosen, one is needed ({known}): \
-             cargo build --no-default-features --features BOARD",
-            boards.len()
-        ));
-    };
-    let script = format!("boards/{board}.x");
-    println!("cargo::rerun-if-changed={script}");
+/// The selected board.
+fn board() -> Result<&'static Board, String> {
+    println!("cargo::rerun-if-env-changed=SKIPSTONE_BOARD");
+    let Ok(name) = env::var("SKIPSTONE_BOARD") else { return Ok(&BOARDS[0]) };
+    BOARDS.iter().find(|board| board.name == name).ok_or_else(|| {
+        let known: Vec<_> = BOARDS.iter().map(|board| board.name).collect();
+        format!("SKIPSTONE_BOARD={name}: unknown board; the boards are {}", known.join(", "))
+    })
+}
+
+/// Writes `board.rs`: the board's module and the constants of its row.
+fn select(board: &Board) -> Result<(), String> {
+    let target = env::var("TARGET").unwrap_or_default();
+    if target != board.target {
+        return Err(format!("{} needs `--target {}`, this build is for {target}", board.name, board.target));
+    }
+    let module = Path::new("src/board").join(board.module());
+    let module = module.canonicalize().map_err(|e| format!("{}: {e}", module.display()))?;
+    let source = format!(
+        "#[path = {module:?}]
+mod selected;
+/// The board's name.
+pub const NAME: &str = {:?};
+/// Frequency in Hz of the clock that times are measured with.
+pub const CLOCK_HZ: u32 = {};
+",
+        board.name, board.clock_hz
+    );
+    fs::write(out_dir()?.join("board.rs"), source).map_err(|e| e.to_string())
+}
+
+/// Passes the memory layout and arguments to the linker.
+///
+/// The arguments are given here instead of in rustflags, which therefore are the same for every board: `core`
+/// and the dependencies are built once.
+fn link(board: &Board) -> Result<(), String> {
+    let script = Path::new("boards").join(board.linker_script);
+    println!("cargo::rerun-if-changed={}", script.display());
     let out = out_dir()?;
-    fs::write(out.join("memory.x"), read(Path::new(&script))?).map_err(|e| e.to_string())?;
-    // cortex-m-rt's `device` feature looks for the names of the device's interrupts: we use none.
+    // cortex-m-rt's `link.x` includes `memory.x`.
+    fs::write(out.join("memory.x"), read(&script)?).map_err(|e| e.to_string())?;
+    // With cortex-m-rt's feature `device`, `link.x` includes the names of the device's interrupts: none here.
     fs::write(out.join("device.x"), "").map_err(|e| e.to_string())?;
     println!("cargo::rustc-link-search={}", out.display());
     for argument in ["--nmagic", "-Tlink.x", "-Tdefmt.x"] {
@@ -56,16 +85,15 @@ fn layout() -> Result<(), String> {
     }
     println!("cargo::rerun-if-env-changed=SKIPSTONE_SHOW_PANICS");
     if env::var_os("SKIPSTONE_SHOW_PANICS").is_some() {
-        // links `panicfree` although it panics, with a note of who calls whom
+        // Defines the missing symbol, and keeps the relocations, which say who calls whom.
         for argument in ["--defsym=skipstone_panics=0", "--emit-relocs"] {
             println!("cargo::rustc-link-arg-bin=panicfree={argument}");
         }
     }
-    println!("cargo::rustc-env=SKIPSTONE_BOARD={board}");
     Ok(())
 }
 
-/// Writes `inputs.rs`: the model, the images and the arena sizes as constants.
+/// Writes `inputs.rs`: constants with the model, the images and the arena sizes.
 fn inputs() -> Result<(), String> {
     let model_path = path_from("SKIPSTONE_MODEL", "../target/demo/cifar10-resnet8.skip")?;
     let images_path = path_from("SKIPSTONE_IMAGES", "../target/demo/photo.raw")?;
@@ -78,7 +106,7 @@ fn inputs() -> Result<(), String> {
     let pixels = usize::from(input.height) * usize::from(input.width) * usize::from(input.channels);
     if images.is_empty() || images.len() % pixels != 0 {
         return Err(format!(
-            "{}: {} bytes are not a whole number of {}x{}x{} images ({pixels} bytes each)",
+            "{}: {} bytes are not a multiple of the image size, {}x{}x{} = {pixels} bytes",
             images_path.display(),
             images.len(),
             input.height,
@@ -95,17 +123,17 @@ fn inputs() -> Result<(), String> {
     let mut source = format!(
         "/// The blob, aligned.
 pub static MODEL: &[u8] = skipstone::include_model!({model_path:?});
-/// Raw images, one after another.
+/// Raw images, stored consecutively.
 pub static IMAGES: &[u8] = include_bytes!({images_path:?});
-/// Bytes of one image.
+/// Size of one image in bytes.
 pub const IMAGE_BYTES: usize = {pixels};
 /// Bytes of one row of an image.
 pub const ROW_BYTES: usize = {row_bytes};
-/// Bytes of arena that the model needs with the frame in it.
+/// Arena size in bytes with the frame in it.
 pub const ARENA_BYTES: usize = {frame};
-/// Bytes of arena that the model needs when it is fed by rows.
+/// Arena size in bytes if fed by rows.
 pub const ARENA_BYTES_ROWS: usize = {rows};
-/// Kernels to be linked.
+/// The kernels to link.
 pub const KERNELS: u16 = {kernels};
 "
     );
@@ -117,7 +145,7 @@ pub static UPDATE: &[u8] = skipstone::include_model!({update_path:?});
     if env::var_os("CARGO_FEATURE_SIGNATURE").is_some() {
         let key_path = path_from("SKIPSTONE_KEY", "public-key.pub")?;
         source += &format!(
-            "/// The owner of its private key may sign networks for this board.
+            "/// Only networks signed with its private key run on this board.
 pub static PUBLIC_KEY: &[u8; 32] = include_bytes!({key_path:?});
 "
         );
@@ -125,10 +153,10 @@ pub static PUBLIC_KEY: &[u8; 32] = include_bytes!({key_path:?});
     fs::write(out_dir()?.join("inputs.rs"), source).map_err(|e| e.to_string())
 }
 
-/// The model in a file, its blob in `storage`.
+/// Parses the model in a file; `storage` holds its blob.
 fn model<'s>(path: &Path, storage: &'s mut Vec<u8>) -> Result<Model<'s>, String> {
     let blob = read(path)?;
-    // A file's bytes lie anywhere, a model wants 16-byte alignment.
+    // A model needs 16-byte alignment, which a vector does not guarantee.
     storage.resize(blob.len() + 15, 0);
     let start = storage.as_ptr().align_offset(16);
     let aligned = &mut storage[start..][..blob.len()];
@@ -143,9 +171,9 @@ fn path_from(variable: &str, default: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(given.clone().unwrap_or_else(|| default.into()));
     println!("cargo::rerun-if-changed={}", path.display());
     path.canonicalize().map_err(|e| match given {
-        Some(_) => format!("{variable} names {}: {e}", path.display()),
+        Some(_) => format!("{variable}={}: {e}", path.display()),
         None => format!(
-            "{}: {e}; `cargo xtask demo` makes it, or set {variable} to a file of your own",
+            "{}: {e}; run `cargo xtask demo` to create it, or set {variable} to your own file",
             path.display()
         ),
     })

@@ -1,17 +1,7 @@
-//! The chosen board: its name, logger, clock and way out. One file per board in `board/`.
+//! The selected board: its name, logger, clock and exit. There is one file per board in `board/`; the build
+//! script selects it by `SKIPSTONE_BOARD`.
 
-#[cfg(not(any(feature = "mps2-an386", feature = "nrf52840-dk")))]
-compile_error!("choose a board: --features mps2-an386 or nrf52840-dk");
+pub use selected::{UNIT, leave, now, start_clock};
 
-#[cfg(feature = "mps2-an386")]
-#[path = "board/mps2_an386.rs"]
-mod chosen;
-
-#[cfg(all(feature = "nrf52840-dk", not(feature = "mps2-an386")))]
-#[path = "board/nrf52840_dk.rs"]
-mod chosen;
-
-pub use chosen::{UNIT, leave, now, start_clock};
-
-/// The board's name.
-pub const NAME: &str = env!("SKIPSTONE_BOARD");
+// `mod selected`, and the constants `NAME` and `CLOCK_HZ` from the board's row in `boards/boards.rs`.
+include!(concat!(env!("OUT_DIR"), "/board.rs"));

@@ -1,4 +1,4 @@
-//! The ways out of a program, told apart by the exit status: the end, a panic, a fault.
+//! How a program ends: normally, with a panic or with a hard fault. The exit status tells them apart.
 
 use core::panic::PanicInfo;
 
@@ -6,16 +6,16 @@ use cortex_m_rt::{ExceptionFrame, exception};
 
 use crate::board;
 
-/// Ends the program with success.
+/// Ends the program successfully.
 ///
-/// The line printed last is a sentinel: the host demands it, so that lost output is noticed.
+/// The last line is a sentinel: if the host does not receive it, output was lost.
 pub fn exit() -> ! {
     defmt::println!("skipstone: done");
     board::leave(true)
 }
 
-// Only the place is printed, but by tests. A message would pull `core::fmt` in, which is a third of the
-// flash that the whole engine takes.
+// Prints the location only, except in tests: printing the message links `core::fmt`, which takes a third as
+// much flash as the whole runtime.
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
     #[cfg(feature = "self-test")]
@@ -27,15 +27,17 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     board::leave(false)
 }
 
-// `defmt::unwrap!` and its kin have printed their message already.
+// `defmt::unwrap!` and similar macros have already printed their message.
 #[defmt::panic_handler]
 fn defmt_panic() -> ! {
     board::leave(false)
 }
 
+/// Prints where the fault happened, and ends the program with failure.
+///
 /// # Safety
 ///
-/// Called by the processor alone, on a hard fault.
+/// Only the processor may call this, on a hard fault.
 #[exception]
 unsafe fn HardFault(frame: &ExceptionFrame) -> ! {
     defmt::println!("hard fault at pc {=u32:08x}, lr {=u32:08x}", frame.pc(), frame.lr());

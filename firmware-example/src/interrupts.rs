@@ -1,9 +1,9 @@
-//! The vector table's second half: the device's interrupts, of which this firmware enables none.
+//! The second half of the vector table: the device's interrupts. This firmware enables none.
 
-/// One entry, because the linker script wants some; cortex-m-rt's own table has 240, a kilobyte.
+/// One entry, because the linker script requires the section; cortex-m-rt's own table has 240 entries, 1 KB.
 ///
-/// A firmware that enables interrupts takes the table of its device's crate instead (nrf52840-pac).
-// SAFETY: the section is where the linker script looks for it, and the name is what it looks for.
+/// Firmware that enables interrupts uses the table of its device crate instead, such as nrf52840-pac.
+// SAFETY: `link.x` expects this symbol in this section. No interrupt is enabled, so no entry is ever called.
 #[unsafe(link_section = ".vector_table.interrupts")]
 #[unsafe(no_mangle)]
 pub static __INTERRUPTS: [usize; 1] = [0];

@@ -1,4 +1,4 @@
-//! What every binary here shares: inputs, logger, ways out, and the meters for time and stack.
+//! Shared by all programs: the inputs, the board with its logger, exits, and measurement of time and stack.
 #![no_std]
 
 pub mod board;
@@ -13,7 +13,7 @@ pub use exits::exit;
 pub use measure::{Cost, measure};
 pub use scores::{Bits, Percent};
 
-/// What the build script baked in: the model, the images and the arena sizes.
+/// The model, the images and the arena sizes, embedded by the build script.
 pub mod inputs {
     include!(concat!(env!("OUT_DIR"), "/inputs.rs"));
 }

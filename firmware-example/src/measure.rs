@@ -1,17 +1,17 @@
-//! What a piece of work costs: time and stack.
+//! Measures time and stack.
 
 use crate::{board, stack};
 
-/// The cost of a piece of work.
+/// What a piece of work cost.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Cost {
-    /// Time, counted in [`board::UNIT`].
+    /// Time in [`board::UNIT`].
     pub time: u64,
-    /// Bytes of stack.
+    /// Stack in bytes.
     pub stack: usize,
 }
 
-/// Runs `work` and measures its `cost`. Its result's own bytes belong to the caller and do not count.
+/// Runs `work` and measures its `cost`. Its result is stored in the caller's frame, which does not count.
 #[inline(always)]
 pub fn measure<T>(cost: &mut Cost, work: impl FnOnce() -> T) -> T {
     board::start_clock();

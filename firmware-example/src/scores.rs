@@ -1,8 +1,8 @@
-//! Scores as they are printed: for people, and bit by bit for the host to compare.
+//! Formats scores: as percentages for people, as bits for comparison with the host.
 
 use defmt::Format;
 
-/// A share of one, printed in percent with one digit after the point.
+/// A fraction from 0 to 1, printed as a percentage with one decimal.
 pub struct Percent(pub f32);
 
 impl Format for Percent {
@@ -12,7 +12,7 @@ impl Format for Percent {
     }
 }
 
-/// Scores, printed as the bits of each, in hexadecimal.
+/// Scores, printed as the hexadecimal bits of each `f32`.
 pub struct Bits<'a>(pub &'a [f32]);
 
 impl Format for Bits<'_> {

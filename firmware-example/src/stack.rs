@@ -1,5 +1,5 @@
-//! How deep the stack went: the free memory below it is painted, and where the paint is gone, the
-//! stack has been.
+//! Measures stack depth: fills the free memory below the stack with a pattern, then looks how much of it was
+//! overwritten.
 
 use core::ptr;
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -8,29 +8,29 @@ use cortex_m::register::msp;
 
 const PAINT: u32 = 0xCCCC_CCCC;
 
-/// Bytes below the stack pointer that stay unpainted: the compiler may read it before it has saved
-/// its registers there. No stack use below this many bytes is told apart.
+/// Bytes below the stack pointer that are not painted: [`paint`] may itself use them. Smaller stack uses than
+/// this cannot be distinguished.
 const OWN_FRAME: usize = 64;
 
 unsafe extern "C" {
-    // From cortex-m-rt's linker script: the top of the stack, and the lowest address that it may
-    // reach, which is the end of the statics.
+    // From cortex-m-rt's linker script: the top of the stack, and the lowest address that it may reach, which
+    // is the end of the statics.
     static _stack_start: u32;
     static _stack_end: u32;
 }
 
 static HIGH_WATER: AtomicUsize = AtomicUsize::new(0);
 
-/// Runs `work` and gives, in `bytes`, the stack that it took below its caller's frame. Its result lies
-/// in that frame from the start and does not count.
-// Inlined, so that `top` is the caller's; what it calls is not, so that `work` lies below.
+/// Runs `work` and stores in `bytes` the stack that it used below its caller's frame. The result is stored in
+/// that frame and does not count.
+// Inlined, so that `top` is the caller's stack pointer; `measure_below` is not, so that `work` runs below it.
 #[inline(always)]
 pub fn measure<T>(bytes: &mut usize, work: impl FnOnce() -> T) -> T {
     let top = msp::read() as usize;
     measure_below(top, bytes, work)
 }
 
-// The result alone is returned, so that the compiler makes it where the caller wants it.
+// Returns nothing but the result, so that the compiler constructs it in the caller's frame.
 #[inline(never)]
 fn measure_below<T>(top: usize, bytes: &mut usize, work: impl FnOnce() -> T) -> T {
     paint();
@@ -41,7 +41,7 @@ fn measure_below<T>(top: usize, bytes: &mut usize, work: impl FnOnce() -> T) -> 
     result
 }
 
-/// The most bytes of stack in use at any time inside a [`measure`], from the top of memory down.
+/// Maximum stack depth in bytes inside any [`measure`], from the top of the stack.
 pub fn high_water() -> usize {
     HIGH_WATER.load(Ordering::Relaxed)
 }
@@ -49,10 +49,11 @@ pub fn high_water() -> usize {
 #[inline(never)]
 fn paint() {
     let mut word = ptr::addr_of!(_stack_end).cast_mut();
-    // Nothing alive lies below the stack pointer; an interrupt writes there only while it runs.
+    // Nothing below the stack pointer is in use; an interrupt uses it only while it runs.
     let end = msp::read() as usize - OWN_FRAME;
     while word.addr() < end {
-        // SAFETY: RAM between the statics and the stack, which nothing else uses.
+        // SAFETY: `word` is aligned and in the RAM between the end of the statics and the stack pointer, which no
+        // Rust object occupies.
         unsafe {
             word.write_volatile(PAINT);
             word = word.add(1);
@@ -63,7 +64,8 @@ fn paint() {
 #[inline(never)]
 fn lowest() -> usize {
     let mut word = ptr::addr_of!(_stack_end);
-    // SAFETY: RAM; the loop ends at this function's own frame at the latest, which is not paint.
+    // SAFETY: `word` is aligned and in RAM: the loop starts at the end of the statics and ends at this function's
+    // own frame at the latest, which is not painted.
     unsafe {
         while word.read_volatile() == PAINT {
             word = word.add(1);

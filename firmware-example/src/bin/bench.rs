@@ -1,4 +1,4 @@
-//! What one picture costs: counts parsing, setting up and running, and prints nothing in between.
+//! Measures parsing, setting up and running one image; prints nothing in between.
 #![no_std]
 #![no_main]
 
@@ -22,7 +22,7 @@ fn model() -> Result<Model<'static>, skipstone::error::SignatureError> {
     Model::parse_signed(inputs::MODEL, inputs::PUBLIC_KEY)
 }
 
-/// The function that `cargo xtask bench` looks for: all that is executed in it is the run's.
+/// `cargo xtask bench` looks this function up by its name and counts what is executed in it.
 #[inline(never)]
 fn run<'n>(network: &'n mut Network) -> Result<Scores<'n>, RunError> {
     network.run(&inputs::IMAGES[..inputs::IMAGE_BYTES])
@@ -40,6 +40,6 @@ fn main() -> ! {
     for (name, cost) in [("parse  ", parse), ("set up ", set_up), ("run    ", ran), ("verify ", verify)] {
         println!("{=str} {=u64} {=str}, {=usize} B of stack", name, cost.time, board::UNIT, cost.stack);
     }
-    println!("stack   {=usize} B at the deepest", stack::high_water());
+    println!("stack   {=usize} B at most", stack::high_water());
     exit()
 }

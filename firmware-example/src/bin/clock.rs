@@ -1,4 +1,4 @@
-//! Checks the instruction counter against loops of known length, across its overflow.
+//! Checks the instruction counter against loops of known length, including its overflow.
 #![no_std]
 #![no_main]
 
@@ -11,7 +11,7 @@ use firmware_example::{Cost, board, exit, measure};
 /// Executes exactly `2 * rounds` instructions.
 #[inline(always)]
 fn spin(rounds: u32) {
-    // SAFETY: counts a register down and touches nothing else.
+    // SAFETY: the loop only decrements a register and sets the flags, which `asm!` assumes to be clobbered.
     unsafe {
         asm!("2: subs {0}, #1", "bne 2b", inout(reg) rounds => _, options(nomem, nostack));
     }

@@ -1,4 +1,4 @@
-//! Recognises one picture: prints what it saw, and what that took.
+//! Classifies one image; prints the result and its cost.
 #![no_std]
 #![no_main]
 
@@ -11,7 +11,7 @@ use static_cell::ConstStaticCell;
 static NETWORK: ConstStaticCell<Recognizer> = ConstStaticCell::new(Recognizer::empty());
 static ARENA: ConstStaticCell<Arena<{ inputs::ARENA_BYTES_ROWS }>> = ConstStaticCell::new(Arena::new());
 
-/// A network that is linked with the kernels that its model needs, and no others.
+/// A network that links only the kernels that its model needs.
 type Recognizer = Network<'static, 16, { inputs::KERNELS }>;
 
 #[entry]
@@ -24,10 +24,10 @@ fn main() -> ! {
     let scores = unwrap!(measure(&mut run, || network.run(image)));
 
     let input = model.input();
-    println!("board   {=str}", board::NAME);
+    println!("board   {=str}, clock {=u32} MHz", board::NAME, board::CLOCK_HZ / 1_000_000);
     println!("model   {=str}, {=usize} B of flash", model.name(), model.blob_bytes());
     println!("arena   {=usize} B, fed by rows", inputs::ARENA_BYTES_ROWS);
-    println!("network {=usize} B beside the arena", size_of::<Recognizer>());
+    println!("network {=usize} B in addition to the arena", size_of::<Recognizer>());
     println!("input   {=u16}x{=u16}x{=u16} pixels", input.height, input.width, input.channels);
     println!("scores  {}", Bits(scores.values()));
     for class in scores.top::<3>() {
@@ -36,6 +36,6 @@ fn main() -> ! {
     for (name, cost) in [("parse  ", parse), ("set up ", set_up), ("run    ", run)] {
         println!("{=str} {=u64} {=str}, {=usize} B of stack", name, cost.time, board::UNIT, cost.stack);
     }
-    println!("stack   {=usize} B at the deepest", stack::high_water());
+    println!("stack   {=usize} B at most", stack::high_water());
     exit()
 }

@@ -1,12 +1,12 @@
-//! Tests the kernels on this core: every algorithm against the oracle, over random shapes and extremes; then
-//! blocks. These are the host's own tests.
+//! Tests the kernels on this core: every algorithm against the reference, with random shapes and extreme values,
+//! then whole blocks. The host runs the same tests.
 #![no_std]
 #![no_main]
 
 extern crate alloc;
 
 #[path = "../../../src/kernels/tests/layers.rs"]
-#[allow(dead_code)] // the kernels' tests, in the library, need all of it
+#[allow(dead_code)] // the library's own tests use the rest
 mod layers;
 #[path = "../../../src/kernels/tests/naive.rs"]
 #[allow(dead_code)]
@@ -35,7 +35,7 @@ const BLOCKS: u64 = 100;
 
 #[entry]
 fn main() -> ! {
-    // SAFETY: once, before anything is allocated.
+    // SAFETY: called once, before the first allocation.
     unsafe {
         embedded_alloc::init!(HEAP, HEAP_BYTES);
     }
@@ -48,7 +48,7 @@ fn main() -> ! {
         let checked = block.checked();
         let mut output = vec![99; checked.output().len()];
         let ran = checked.run(&block.input.values, &mut vec![0; checked.scratch_len()], &mut output);
-        assert!(ran.is_ok() && output == block.run().values, "block of seed {seed}");
+        assert!(ran.is_ok() && output == block.run().values, "block with seed {seed}");
     }
     println!("tested  {=u64} blocks", BLOCKS);
     exit()

@@ -1,4 +1,4 @@
-//! Runs every baked-in image, fed by rows and from the arena, and prints the scores' bits.
+//! Runs every embedded image, fed by rows and from a frame in the arena, and prints the bits of the scores.
 #![no_std]
 #![no_main]
 

@@ -3,16 +3,16 @@
 use cortex_m::peripheral::{DCB, DWT, Peripherals};
 use defmt_rtt as _;
 
-/// What [`now`] counts.
+/// The unit of [`now`].
 pub const UNIT: &str = "cycles";
 
-/// `NVMC.ICACHECNF`: the instruction cache's switch, off after reset.
+/// `NVMC.ICACHECNF`: enables the instruction cache, which is off after reset.
 const INSTRUCTION_CACHE: *mut u32 = 0x4001_E540 as *mut u32;
 
-/// Starts counting, with flash cached. Only the first call does something.
+/// Enables the instruction cache and starts counting. Calls after the first one do nothing.
 pub fn start_clock() {
     if let Some(mut peripherals) = Peripherals::take() {
-        // SAFETY: a register of this chip that nothing else here uses; bit 0 enables the cache.
+        // SAFETY: an aligned device register of this chip that nothing else here accesses; bit 0 enables the cache.
         unsafe { INSTRUCTION_CACHE.write_volatile(1) };
         peripherals.DCB.enable_trace();
         peripherals.DWT.set_cycle_count(0);
@@ -25,7 +25,7 @@ pub fn now() -> u64 {
     u64::from(DWT::cycle_count())
 }
 
-/// Tells probe-rs success or failure; waits for ever where no debugger listens.
+/// Reports success or failure to probe-rs. If no debugger is attached, sleeps forever.
 pub fn leave(success: bool) -> ! {
     if DCB::is_debugger_attached() {
         defmt::flush();

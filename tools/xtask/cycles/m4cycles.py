@@ -1,29 +1,29 @@
-"""Executed instructions and modelled Cortex-M4 cycles of one function in a bare-metal ELF file.
+"""Counts the instructions and models the Cortex-M4 cycles of one function in a bare-metal ELF file.
 
     m4cycles.py ELF --function bench::run [--steps Memory::run]
 
-The program runs under Unicorn from its reset vector until the function has been called once and has
-returned. Printed is JSON: the call's instructions and cycles, and those of each call of --steps in it.
-The functions must not be inlined. There are no interrupts and no peripherals, whose registers read as
+Runs the program under Unicorn from its reset vector until the function has been called once and has
+returned. Prints JSON: the instructions and cycles of the call, and of each call of --steps within it.
+The functions must not be inlined. There are no interrupts and no peripherals; their registers read as
 zero. A breakpoint (semihosting) before the end is an error.
 
-Instructions are exact. One whose IT condition fails counts as one, as it does in QEMU and in the core.
+Instruction counts are exact. An instruction whose IT condition fails counts, as in QEMU and in the core.
 
-Cycles are a model: what the Cortex-M4 Technical Reference Manual states, for memory without wait states.
+Cycles are modelled from the Cortex-M4 Technical Reference Manual, for memory without wait states:
 
     data processing, multiply, multiply-accumulate, DSP, saturation, IT: 1
-    LDR*: 2; 1 directly behind a single load that does not feed its address
-    STR*: 1; 2 with a register offset, 1 directly behind a single load
+    LDR*: 2; 1 directly after a single load that does not feed its address
+    STR*: 1; 2 with a register offset, but 1 directly after a single load
     LDRD, STRD, LDM, STM, PUSH, POP, VLDR, VSTR: 1 + words
-    an address from the result of the instruction just before, unless that is a load: + 1
-    branches: 1, and where taken + 1 if direct, + 2 by register, + 3 by a load to PC;
-        + 1 where the target is a 32-bit instruction off a word boundary
-    TBB, TBH: 6. UDIV, SDIV: 6 (of 2 to 12). Barriers: 3. MRS, MSR: 2
+    if the address depends on the previous instruction, unless that is a load: + 1
+    branches: 1; if taken + 1 if direct, + 2 if by register, + 3 if by a load to PC;
+        + 1 if the target is a 32-bit instruction that is not word-aligned
+    TBB, TBH: 6. UDIV, SDIV: 6 (actually 2 to 12). Barriers: 3. MRS, MSR: 2
     VFP: 1. VMLA, VFMA: 3. VDIV, VSQRT: 14
 
-Flash wait states, bus contention, misaligned accesses and data-dependent division are left out: the
-cycles are a floor. Published firmware whose time on silicon is known (NUCLEO-L4R5ZI at 120 MHz, code and
-weights in flash) took 1.15 times the model's cycles for convolutional networks.
+Flash wait states, bus contention, misaligned accesses and data-dependent division are not modelled, so
+the cycles are a lower bound. For convolutional networks, published firmware took 1.15 times as many on
+silicon (NUCLEO-L4R5ZI at 120 MHz, code and weights in flash).
 """
 
 import argparse
@@ -37,7 +37,7 @@ from elftools.elf.elffile import ELFFile
 from unicorn import UC_ARCH_ARM, UC_HOOK_BLOCK, UC_HOOK_INTR, UC_MODE_MCLASS, UC_MODE_THUMB, Uc, UcError
 from unicorn.arm_const import UC_ARM_REG_LR, UC_ARM_REG_PC, UC_ARM_REG_SP, UC_CPU_ARM_CORTEX_M4
 
-# Refill of the pipeline behind a taken branch.
+# Cycles to refill the pipeline after a taken branch.
 DIRECT, REGISTER, LOADED = 1, 2, 3
 
 
@@ -56,7 +56,7 @@ DIRECT_BRANCHES = ids("B BL CBZ CBNZ")
 REGISTER_BRANCHES = ids("BX BLX")
 TABLE_BRANCHES = ids("TBB TBH")
 BRANCHES = DIRECT_BRANCHES | REGISTER_BRANCHES | TABLE_BRANCHES
-# Cycles of what takes neither one nor as many as its operands say.
+# Cycles of instructions that take neither 1 nor a number that depends on their operands.
 OTHERS = {
     **dict.fromkeys(ids("SDIV UDIV"), 6),
     **dict.fromkeys(ids("DMB DSB ISB"), 3),
@@ -70,12 +70,12 @@ DISASSEMBLER.detail = True
 
 
 def words(registers):
-    """32-bit words in a list of register operands."""
+    """Number of 32-bit words in a list of register operands."""
     return sum(2 if arm.ARM_REG_D0 <= each.reg <= arm.ARM_REG_D31 else 1 for each in registers)
 
 
 def address_registers(instruction):
-    """Registers from which a memory access takes its address, and whether an index is among them."""
+    """The registers of a memory access's address, and whether one of them is an index."""
     if instruction.id in STACK_LISTS:
         return {arm.ARM_REG_SP}, False
     if instruction.id in LISTS:
@@ -88,25 +88,25 @@ def address_registers(instruction):
 
 
 def block_cost(code, address=0):
-    """Instructions of a basic block, its cycles, and the cycles that are added where it ends in a taken
+    """The instructions and cycles of a basic block, and the additional cycles if it ends in a taken
     branch."""
     instructions = list(DISASSEMBLER.disasm(code, address))
     if sum(each.size for each in instructions) != len(code):
         raise SystemExit(f"undecoded bytes in the {len(code)} bytes of code at {address:#x}")
     cycles, taken = 0, 0
-    loaded = None  # by a single load just before
-    computed = set()  # by anything else just before that is neither store nor branch
+    loaded = None  # register written by the previous instruction, if that is a single load
+    computed = set()  # registers written by it, if it is neither a load, a store nor a branch
     for each in instructions:
         kind, written = each.id, set(each.regs_access()[1])
         to_pc = arm.ARM_REG_PC in written
         address, indexed = address_registers(each)
         stall = 1 if address & computed else 0
-        behind_load = loaded is not None and not address & loaded
+        after_load = loaded is not None and not address & loaded
         taken = 0
         if kind in LOADS:
-            cycles += (1 if behind_load and not to_pc else 2) + stall
+            cycles += (1 if after_load and not to_pc else 2) + stall
         elif kind in STORES:
-            cycles += (2 if indexed and not behind_load else 1) + stall
+            cycles += (2 if indexed and not after_load else 1) + stall
         elif kind in DOUBLES:
             cycles += 3 + stall
         elif kind in VSINGLES:
@@ -131,11 +131,11 @@ def block_cost(code, address=0):
 
 
 class Machine:
-    """A Cortex-M4 with the memory that a program needs."""
+    """A Cortex-M4 with the memory of a program."""
 
     def __init__(self, images, spans):
-        """`images` are (address, bytes) as they are flashed, the vector table in the lowest; `spans`
-        are (address, length) of memory. All memory between the last span and the stack is there too."""
+        """`images` are the (address, bytes) to flash, the lowest of which starts with the vector table;
+        `spans` are the (address, length) of memory. The memory from the last span to the stack is added."""
         self.uc = Uc(UC_ARCH_ARM, UC_MODE_THUMB | UC_MODE_MCLASS)
         self.uc.ctl_set_cpu_model(UC_CPU_ARM_CORTEX_M4)
         _, head = min(images)
@@ -154,7 +154,7 @@ class Machine:
         self.costs = {}
 
     def cost(self, edge):
-        """Instructions and cycles of a block, given which one follows."""
+        """The instructions and cycles of a block, given the block that follows."""
         found = self.costs.get(edge)
         if found is None:
             (address, size), following = edge
@@ -167,12 +167,12 @@ class Machine:
         return found
 
     def count(self, function, steps=None):
-        """Runs until `function` has returned. Gives its (instructions, cycles), and those of each call
+        """Runs until `function` has returned. Returns its (instructions, cycles), and those of each call
         of `steps` within it, in order."""
         uc = self.uc
-        edges = {}  # how often which block followed which, in the current part of the work
+        edges = {}  # number of times that a block followed another, since the last call of end_part
         total, calls = (0, 0), []
-        frames = []  # of the function and, in it, of a step: where it returns to, and the stack then
+        frames = []  # return address and stack pointer of the function and of the current step
         watched = {function, steps}
         previous = None
         failure = "the program ended before the function was called and returned"
@@ -232,7 +232,7 @@ class Machine:
 
 
 def load(path):
-    """The machine with a program in it, and the functions' addresses by name."""
+    """A machine with the program in its memory, and the addresses of the functions by name."""
     with open(path, "rb") as file:
         elf = ELFFile(file)
         segments = [each for each in elf.iter_segments() if each["p_type"] == "PT_LOAD" and each["p_memsz"]]
@@ -244,20 +244,20 @@ def load(path):
 
 
 def find(functions, path):
-    """The address of the function whose Rust path ends in `path`, by either of Rust's manglings."""
+    """The address of the function whose Rust path ends in `path`, in either mangling scheme of Rust."""
     mangled = "".join(f"{len(name)}{name}" for name in path.split("::"))
     pattern = re.compile(f".*{mangled}(17h[0-9a-f]{{16}}E)?")
     found = {address for name, address in functions.items() if name == path or pattern.fullmatch(name)}
     if len(found) != 1:
-        raise SystemExit(f"{path}: {len(found)} functions of that name, one is needed; was it inlined?")
+        raise SystemExit(f"{path}: {len(found)} functions have this name, expected 1; was it inlined?")
     return found.pop()
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("elf")
-    parser.add_argument("--function", required=True, help="what is counted: the end of its Rust path")
-    parser.add_argument("--steps", help="a function within it whose calls are counted one by one")
+    parser.add_argument("--function", required=True, help="the function to count, by the end of its Rust path")
+    parser.add_argument("--steps", help="a function that it calls, to count each call")
     arguments = parser.parse_args()
     machine, functions = load(arguments.elf)
     steps = find(functions, arguments.steps) if arguments.steps else None

@@ -1,13 +1,13 @@
-"""Known instructions with known cycles, alone, behind each other, and as a program that runs.
+"""Tests the cycle model: single instructions, sequences, and a program.
 
-    python -m unittest, in this folder
+In this folder: python -m unittest
 """
 
 import unittest
 
 from m4cycles import DISASSEMBLER, Machine, block_cost, find
 
-# What each takes alone: its code, as the disassembler must read it, its cycles, and what a taken branch adds.
+# Single instructions: code, disassembly, cycles, and additional cycles of a taken branch.
 ALONE = [
     ("0868", "ldr r0, [r1]", 2, 0),
     ("0a60", "str r2, [r1]", 1, 0),
@@ -41,18 +41,18 @@ ALONE = [
     ("dfe800f0", "tbb [pc, r0]", 3, 3),
 ]
 
-# What a sequence takes altogether.
+# Sequences: what happens, instructions, total cycles.
 SEQUENCES = [
     ("the second load overlaps the first", ["ldr r0, [r1]", "ldr r2, [r1, #4]"], 3),
-    ("but not where it needs its result", ["ldr r0, [r1]", "ldr r2, [r0]"], 4),
-    ("a store behind a load hides its index", ["ldr r0, [r1]", "str r2, [r1, r3]"], 3),
+    ("but not if it needs its result", ["ldr r0, [r1]", "ldr r2, [r0]"], 4),
+    ("a store after a load hides its index", ["ldr r0, [r1]", "str r2, [r1, r3]"], 3),
     ("an address that was just computed", ["adds r1, #4", "ldr r0, [r1]"], 4),
-    ("one that was computed earlier", ["adds r1, #4", "nop", "ldr r0, [r1]"], 4),
+    ("an address that was computed earlier", ["adds r1, #4", "nop", "ldr r0, [r1]"], 4),
     ("a stack pointer that was just moved", ["sub sp, #8", "push {r4, r5, lr}"], 6),
 ]
 OTHER_CODE = {"ldr r2, [r1, #4]": "4a68", "ldr r2, [r0]": "0268", "nop": "00bf", "sub sp, #8": "82b0"}
 
-# Calls `step` three times; addresses are those behind a vector table of two words.
+# Calls `step` three times. The addresses follow a vector table of two words.
 PROGRAM = bytes.fromhex(
     "00f001f8"  # 08        bl work
     "fee7"  # 0c            b .
@@ -108,7 +108,7 @@ class Cycles(unittest.TestCase):
         }
         self.assertEqual(find(functions, path), 8)
         self.assertEqual(find({"_RNvMs_NtCs1_9skipstone7networkNtB4_6Memory3run": 32}, path), 32)
-        with self.assertRaisesRegex(SystemExit, "0 functions of that name"):
+        with self.assertRaisesRegex(SystemExit, "0 functions have this name"):
             find({}, path)
 
 

@@ -1,4 +1,4 @@
-//! A network with real images: made by the host tool, run by the host, to be run by the board.
+//! A converted network and its input images, which both the host and the board run.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,34 +11,35 @@ use skipstone::{Model, Network};
 use crate::toolchain::host_cargo;
 use crate::{paths, process};
 
-/// The picture of the demo.
+/// The image of the demo, in `models`.
 pub(crate) const PHOTO: &str = "cat.png";
 
-/// Images of digits in the parity check.
+/// Number of digit images in the parity check.
 pub(crate) const DIGITS: usize = 120;
 
-/// The host tool, built.
+/// The host tool's program.
 pub(crate) struct Tool {
     program: PathBuf,
-    talks: bool,
+    /// Show its output during conversion.
+    verbose: bool,
 }
 
 impl Tool {
-    /// Builds `skipstone` in release.
+    /// Builds `skipstone` with optimizations.
     pub(crate) fn build() -> Result<Tool> {
         let mut command = host_cargo();
         command.args(["build", "--release", "--bin", "skipstone"]);
         let built = process::cargo_build(&mut command).context("building the host tool")?;
-        let program = built.into_iter().next().context("cargo made no program `skipstone`")?;
-        Ok(Tool { program, talks: false })
+        let program = built.into_iter().next().context("cargo did not build the program `skipstone`")?;
+        Ok(Tool { program, verbose: false })
     }
 
-    /// The tool, showing what it prints while it converts.
-    pub(crate) fn talking(self) -> Tool {
-        Tool { talks: true, ..self }
+    /// The tool, with its output shown during conversion.
+    pub(crate) fn verbose(self) -> Tool {
+        Tool { verbose: true, ..self }
     }
 
-    /// `skipstone SUBCOMMAND`, run from the repository's root.
+    /// `skipstone SUBCOMMAND` in the repository's root.
     pub(crate) fn command(&self, subcommand: &str) -> Command {
         let mut command = Command::new(&self.program);
         command.current_dir(paths::root()).arg(subcommand);
@@ -46,54 +47,54 @@ impl Tool {
     }
 }
 
-/// What `skipstone inspect` states.
+/// The output of `skipstone inspect`.
 #[derive(Clone)]
 pub(crate) struct Facts {
-    /// Each layer that runs, in order.
+    /// The layers in order of execution.
     pub(crate) layers: Vec<Layer>,
-    /// Bytes of arena, with the frame in it.
+    /// Arena size in bytes with the frame in it.
     pub(crate) arena_bytes: u64,
-    /// Bytes of arena, fed by rows.
+    /// Arena size in bytes if fed by rows.
     pub(crate) arena_bytes_rows: u64,
-    /// Bytes of the blob.
+    /// Blob size in bytes.
     pub(crate) blob_bytes: u64,
-    /// Multiplications and additions of one run.
+    /// Multiply-accumulate operations of one inference.
     pub(crate) macs: u64,
-    /// Predicted cycles of one run.
+    /// Predicted cycles of one inference.
     pub(crate) cycles: u64,
 }
 
-/// A layer in `skipstone inspect`'s words.
+/// A layer, as `skipstone inspect` prints it.
 #[derive(Clone)]
 pub(crate) struct Layer {
-    /// Its block's name and its own.
+    /// The name of its block, and its own.
     pub(crate) name: String,
-    /// Window and stride, and `+` where it adds the shortcut: `3x3/2 +`.
+    /// Window and stride, and `+` if it adds the shortcut: `3x3/2 +`.
     pub(crate) window: String,
-    /// Multiplications and additions of one run.
+    /// Multiply-accumulate operations of one inference.
     pub(crate) macs: u64,
 }
 
-/// What a case is made from.
+/// The inputs of a case.
 pub(crate) struct Source<'s> {
-    /// The case's name, and its blob's.
+    /// Name of the case and of its blob.
     pub(crate) name: &'s str,
     /// The trained network.
     pub(crate) network: PathBuf,
-    /// Further arguments of `skipstone convert`.
+    /// Additional arguments of `skipstone convert`.
     pub(crate) arguments: &'s [&'s str],
-    /// File in `models` with images for the calibration.
+    /// File in `models` with the calibration images.
     pub(crate) calibration: &'s str,
     /// File in `models` with the images to run.
     pub(crate) pictures: &'s str,
-    /// File for these images, raw.
+    /// Name of the file for the raw images.
     pub(crate) raw: &'s str,
-    /// Most images to run.
+    /// Maximum number of images to run.
     pub(crate) limit: Option<usize>,
 }
 
 impl<'s> Source<'s> {
-    /// One photo, for a network that was trained on CIFAR-10 or looks like it.
+    /// One photo, for a network with CIFAR-10's input shape.
     pub(crate) fn photo(name: &'s str, network: PathBuf, arguments: &'s [&'s str]) -> Source<'s> {
         let (calibration, raw) = ("cifar10-calibration.npz", "photo.raw");
         Source { name, network, arguments, calibration, pictures: PHOTO, raw, limit: None }
@@ -107,32 +108,32 @@ pub(crate) struct Case {
     pub(crate) name: String,
     /// The blob.
     pub(crate) blob: PathBuf,
-    /// The public key's file, where the blob is signed and the firmware shall run no other.
+    /// The file with the public key, if the blob is signed.
     pub(crate) key: Option<PathBuf>,
-    /// Raw images, exactly the bytes that the network sees, one after another.
+    /// Raw images, the bytes that the network reads, stored consecutively.
     pub(crate) images: PathBuf,
-    /// What the blob is.
+    /// Facts about the blob.
     pub(crate) facts: Facts,
 }
 
-/// A case as the host sees it.
+/// The result of a case on the host.
 pub(crate) struct OnHost {
-    /// Pixels in a row of an image.
+    /// Image width in pixels.
     pub(crate) width: usize,
-    /// Bytes of a pixel.
+    /// Bytes per pixel.
     pub(crate) channels: usize,
-    /// For each image the bits of each score in hexadecimal, as the firmware prints them.
+    /// For each image, the hexadecimal bits of each score, as the firmware prints them.
     pub(crate) scores: Vec<String>,
 }
 
 impl Case {
-    /// ResNet-8 trained on CIFAR-10, and one photo.
+    /// ResNet-8, trained on CIFAR-10, and one photo.
     pub(crate) fn photo(tool: &Tool) -> Result<Case> {
         let name = "cifar10-resnet8";
         Case::make(tool, &Source::photo(name, paths::models().join(name).with_extension("toml"), &[]))
     }
 
-    /// The digits' network, and the first hundred and some of their test images.
+    /// The digits network, and its first [`DIGITS`] test images.
     pub(crate) fn digits(tool: &Tool) -> Result<Case> {
         let source = Source {
             name: "digits",
@@ -154,7 +155,7 @@ impl Case {
         let mut convert = tool.command("convert");
         convert.arg(&source.network).arg("-o").arg(&blob).args(source.arguments);
         convert.arg("--calibrate").arg(paths::models().join(source.calibration));
-        if tool.talks { process::run(&mut convert) } else { process::output(&mut convert).map(drop) }?;
+        if tool.verbose { process::run(&mut convert) } else { process::output(&mut convert).map(drop) }?;
 
         let mut preprocess = tool.command("preprocess");
         preprocess.arg(&blob).arg(paths::models().join(source.pictures)).arg("-o").arg(&images);
@@ -164,7 +165,7 @@ impl Case {
         Ok(Case { name: source.name.into(), blob, key: None, images, facts })
     }
 
-    /// The network's model; its blob lies in `storage`.
+    /// Parses the network's model; `storage` holds its blob.
     pub(crate) fn model<'s>(&self, storage: &'s mut Vec<u8>) -> Result<Model<'s>> {
         let bytes = read(&self.blob)?;
         let blob = aligned(storage, bytes.len());
@@ -172,7 +173,7 @@ impl Case {
         Model::parse(blob).with_context(|| format!("parsing {}", self.blob.display()))
     }
 
-    /// Runs the network on the host, by the code that runs on the board.
+    /// Runs the network on the host with the runtime that runs on the board.
     pub(crate) fn on_host(&self) -> Result<OnHost> {
         let (mut blob, mut arena) = (Vec::new(), Vec::new());
         let model = self.model(&mut blob)?;
@@ -191,7 +192,7 @@ impl Case {
 fn inspect(tool: &Tool, blob: &Path) -> Result<Facts> {
     let text = process::output(tool.command("inspect").arg(blob).arg("--json"))?;
     let json: Value =
-        serde_json::from_str(&text).context("`skipstone inspect --json` printed other than JSON")?;
+        serde_json::from_str(&text).context("`skipstone inspect --json` printed invalid JSON")?;
     let number = |key: &str| match json[key].as_u64() {
         Some(number) => Ok(number),
         None => bail!("`skipstone inspect {} --json` has no number `{key}`", blob.display()),
@@ -227,7 +228,7 @@ fn layers(report: &Value) -> Result<Vec<Layer>> {
     layers.iter().map(layer).collect()
 }
 
-/// `length` zeros in `storage`, aligned to 16 as blobs and arenas are.
+/// `length` zero bytes in `storage`, aligned to 16 bytes, as blobs and arenas must be.
 fn aligned(storage: &mut Vec<u8>, length: usize) -> &mut [u8] {
     storage.resize(length + 15, 0);
     let start = storage.as_ptr().align_offset(16);

@@ -1,33 +1,35 @@
-//! `cargo xtask test`: everything that must hold, on the host and on the emulated board.
+//! `cargo xtask test`: all checks, on the host and on the emulated board.
 
 use std::cell::OnceCell;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::bench::{self, Counter, MODES, Measurement, Network};
-use crate::board::Board;
+use crate::board::{self, BOARDS, Board, EMULATED};
 use crate::case::{Case, DIGITS, Tool};
 use crate::firmware::{Build, SELF_TEST};
 use crate::report::Report;
 use crate::suite::{Outcome, Suite};
 use crate::toolchain::{Toolchain, host_cargo, is_installed};
-use crate::{dependencies, emulator, flash_size, fuzz, panics, paths, process, setup, signature};
+use crate::{
+    dependencies, directions, emulator, flash_size, fuzz, packaging, panics, paths, process, setup, signature,
+};
 
-/// Code and constants of the demo beside its model, with every kernel.
+/// Maximum size in bytes of the demo's code and constants, with every kernel, without the model.
 const MAX_CODE_BYTES: u64 = 40 * 1024;
 
-/// Stack of parsing, of setting up and of running, each below its caller's frame.
+/// Maximum stack in bytes of parsing, setting up and running, each below its caller's frame.
 const MAX_STACK_BYTES: u64 = 2048;
 
-/// What ResNet-8 may need: mode, bytes of arena with the frame in it, bytes of blob.
+/// Budgets of ResNet-8: mode, maximum arena size in bytes with the frame in it, maximum blob size in bytes.
 const BUDGETS: [(&str, u64, u64); 3] =
     [("speed", 36 << 10, 420 << 10), ("balanced", 32 << 10, 100 << 10), ("memory", 12_800, 100 << 10)];
 
-/// Pictures on which ResNet-56 is compared, and the arena that it may need.
+/// Number of images on which ResNet-56 is compared, and its maximum arena size in bytes.
 const DEEP: (usize, u64) = (20, 18_432);
 
-/// Cortex-M0, M3, M33 with its DSP extension, and a 32-bit RISC-V; and how they are built.
+/// Targets and rustflags: Cortex-M0, M3, M33 with the DSP extension, 32-bit RISC-V.
 const OTHER_CORES: [(&str, &str); 4] = [
     ("thumbv6m-none-eabi", ""),
     ("thumbv7m-none-eabi", ""),
@@ -35,28 +37,32 @@ const OTHER_CORES: [(&str, &str); 4] = [
     ("riscv32imac-unknown-none-elf", ""),
 ];
 
-/// What the photo shows.
+/// The class that the photo shows.
 const PHOTO_CLASS: &str = "cat";
 
 /// The command.
 pub(crate) fn run(only: &[String]) -> Result<ExitCode> {
     let bench = Bench {
-        toolchain: setup::ensure()?,
+        toolchain: setup::ensure(EMULATED)?,
         tool: OnceCell::new(),
         photo: OnceCell::new(),
         digits: OnceCell::new(),
     };
     let mut suite = Suite::new(only);
     suite.check("format", format);
+    suite.check("module directions", directions::check);
     suite.check("lint", lint);
     suite.check("lint firmware", || bench.lint_firmware());
     suite.check("host tests", host_tests);
     suite.check("fuzz seeds", || fuzz::seeds(bench.tool()?));
-    suite.check("documentation", documentation);
+    suite.check("documentation", packaging::check_documentation);
+    suite.check("packaged crate", packaging::check);
     suite.check("other cores", other_cores);
     suite.check("dependencies", dependencies::check);
     suite.check("oldest compiler", dependencies::check_oldest_compiler);
-    suite.check("board nrf52840-dk", || bench.real_board());
+    for board in board::flashable() {
+        suite.check(&format!("board {}", board.name), || bench.real_board(board));
+    }
     suite.check("emulated clock", || bench.clock());
     suite.check("emulated kernels", || bench.kernels());
     suite.check("emulated photo", || bench.photo_is_recognised());
@@ -77,8 +83,12 @@ pub(crate) fn run(only: &[String]) -> Result<ExitCode> {
 fn format() -> Result<Outcome> {
     process::run(host_cargo().args(["fmt", "--all", "--check"]))?;
     process::run(host_cargo().current_dir(paths::firmware()).args(["fmt", "--check"]))?;
+    // The build script includes the boards' modules, where `cargo fmt` does not find them.
+    let modules = BOARDS.iter().map(|board| format!("src/board/{}", board.module()));
+    let mut rustfmt = Command::new("rustfmt");
+    process::run(rustfmt.current_dir(paths::firmware()).args(["--check", "--edition=2024"]).args(modules))?;
     process::run(host_cargo().current_dir(paths::root().join("fuzz")).args(["fmt", "--check"]))?;
-    Ok(Outcome::pass("all workspaces are as rustfmt writes them"))
+    Ok(Outcome::pass("all workspaces are formatted"))
 }
 
 fn lint() -> Result<Outcome> {
@@ -95,14 +105,7 @@ fn host_tests() -> Result<Outcome> {
     Ok(Outcome::tests(passed, failed))
 }
 
-fn documentation() -> Result<Outcome> {
-    let mut command = host_cargo();
-    command.args(["doc", "--quiet", "--workspace", "--no-deps", "--lib", "--all-features"]);
-    process::run(command.env("RUSTDOCFLAGS", "-D warnings"))?;
-    Ok(Outcome::pass("no warnings"))
-}
-
-/// The runtime compiles for cores that have none of the instructions that we use in assembly.
+/// The runtime builds for other cores, most of which do not have the instructions of the assembly kernels.
 fn other_cores() -> Result<Outcome> {
     let (mut there, mut missing) = (Vec::new(), Vec::new());
     for (target, flags) in OTHER_CORES {
@@ -120,13 +123,13 @@ fn other_cores() -> Result<Outcome> {
         said.push(format!("builds for {}", there.join(", ")));
     }
     if !missing.is_empty() {
-        said.push(format!("not tried, for want of `rustup target add {}`", missing.join(" ")));
+        said.push(format!("skipped, install with `rustup target add {}`", missing.join(" ")));
     }
     let said = said.join("; ");
     Ok(if there.is_empty() { Outcome::skip(said) } else { Outcome::pass(said) })
 }
 
-/// What the checks on firmware share, made when the first of them needs it.
+/// What the firmware checks share, created on first use.
 struct Bench {
     toolchain: Toolchain,
     tool: OnceCell<Tool>,
@@ -147,56 +150,59 @@ impl Bench {
         shared(&self.digits, || Case::digits(self.tool()?))
     }
 
-    /// Builds a program for the emulator and runs it to its proper end.
+    /// Builds a program for the emulated board and runs it; an error if it fails.
     fn emulate(&self, program: &str, case: &Case) -> Result<Report> {
         let elf = Build::emulated(program, case).run(&self.toolchain)?;
         Ok(Report::new(emulator::run(&elf, |_| {})?.succeeded()?))
     }
 
     fn lint_firmware(&self) -> Result<Outcome> {
-        if let Toolchain::Debian { .. } = self.toolchain {
+        if self.toolchain.is_debian() {
             return Ok(Outcome::skip(
-                "Debian's Rust has no clippy, and rustup's has no `core` for this target",
+                "Debian's Rust has no clippy, and the target is not installed in rustup's",
             ));
         }
         let photo = self.photo()?;
         let signed = photo.signed(self.tool()?, 1)?;
-        let real = Build { board: Board::Nrf52840Dk, ..Build::emulated("", photo) };
-        for build in [Build::emulated("", photo), real, Build::emulated("", &signed)] {
-            let mut command = self.toolchain.cargo("clippy");
+        let mut builds = vec![(self.toolchain.clone(), Build::emulated("", &signed))];
+        for board in BOARDS {
+            builds.push((setup::ensure(board)?, Build { board, ..Build::emulated("", photo) }));
+        }
+        for (toolchain, build) in builds {
+            let mut command = toolchain.cargo("clippy");
             build.describe_to(&mut command);
             process::run(command.args(["--", "-D", "warnings"]))?;
         }
-        // alone: the other programs have no heap, which the feature asks for
+        // only this program: the feature needs a heap, which the others do not have
         let mut command = self.toolchain.cargo("clippy");
         Build::emulated(SELF_TEST, photo).describe_to(&mut command);
         process::run(command.args(["--bin", SELF_TEST, "--", "-D", "warnings"]))?;
-        Ok(Outcome::pass("no warnings for either board, with `signature` or `self-test`"))
+        Ok(Outcome::pass("no warnings for any board, nor with `signature` or `self-test`"))
     }
 
-    fn real_board(&self) -> Result<Outcome> {
+    fn real_board(&self, board: &'static Board) -> Result<Outcome> {
         let case = self.photo()?;
-        let elf = Build { board: Board::Nrf52840Dk, ..Build::emulated("demo", case) }.run(&self.toolchain)?;
+        let elf = Build { board, ..Build::emulated("demo", case) }.run(&setup::ensure(board)?)?;
         let code = flash_size::code_bytes(&elf, case)?;
         Ok(Outcome::pass(format!("builds and links; {code} B of code and constants")))
     }
 
-    /// SysTick counts instructions: loops of known length, and across the overflow of its 24 bits.
+    /// The clock counts the instructions of loops of known length, including overflows of SysTick's 24 bits.
     fn clock(&self) -> Result<Outcome> {
         let report = self.emulate("clock", self.photo()?)?;
         let mut longest = 0;
         for line in report.all("spin") {
             let numbers: Vec<u64> = line.split_whitespace().filter_map(|word| word.parse().ok()).collect();
             let [executed, counted] = numbers[..] else { bail!("the firmware printed `spin {line}`") };
-            // A tick is 40 instructions, and the call around the loop takes a few.
-            ensure!(counted.abs_diff(executed) <= 80, "{executed} instructions were counted as {counted}");
+            // A tick is 40 instructions, and the call around the loop takes a few more.
+            ensure!(counted.abs_diff(executed) <= 80, "counted {counted} instructions, executed {executed}");
             longest = longest.max(executed);
         }
-        ensure!(longest > 40 << 24, "no loop was long enough for SysTick to overflow");
-        Ok(Outcome::pass(format!("exact to 80 instructions in {longest}")))
+        ensure!(longest > 40 << 24, "no loop was long enough to overflow SysTick");
+        Ok(Outcome::pass(format!("exact to 80 of {longest} instructions")))
     }
 
-    /// The kernels' own tests, on the core that they are for.
+    /// The kernels pass their tests on the core that they are written for.
     fn kernels(&self) -> Result<Outcome> {
         let report = self.emulate(SELF_TEST, self.photo()?)?;
         let mut cases = 0;
@@ -204,50 +210,50 @@ impl Bench {
             let count = line.split_whitespace().next().and_then(|count| count.parse::<u64>().ok());
             match count {
                 Some(count @ 1..) => cases += count,
-                _ => bail!("nothing was tested: `{line}`"),
+                _ => bail!("no cases were tested: `{line}`"),
             }
         }
-        ensure!(cases > 0, "nothing was tested: {:#?}", report.lines());
-        Ok(Outcome::pass(format!("{cases} cases: every bit as the oracle says")))
+        ensure!(cases > 0, "no cases were tested: {:#?}", report.lines());
+        Ok(Outcome::pass(format!("{cases} cases, identical to the reference")))
     }
 
     fn photo_is_recognised(&self) -> Result<Outcome> {
         let case = self.photo()?;
         let report = self.emulate("demo", case)?;
         let saw = report.text("saw")?;
-        ensure!(saw.starts_with(PHOTO_CLASS), "the board saw `{saw}`, the photo shows a {PHOTO_CLASS}");
+        ensure!(saw.starts_with(PHOTO_CLASS), "the board recognised `{saw}`, expected {PHOTO_CLASS}");
         let (board, host) = (report.text("scores")?, &case.on_host()?.scores[0]);
         ensure!(board == host, "scores differ:\nboard {board}\nhost  {host}");
         let again = self.emulate("demo", case)?;
-        ensure!(again.lines() == report.lines(), "a second run printed something else: {:#?}", again.lines());
+        ensure!(again.lines() == report.lines(), "the output of a second run differs: {:#?}", again.lines());
         let (run, stack) = (report.number("run")?, report.number("stack")?);
         let per_mac = run as f64 / case.facts.macs as f64;
         Ok(Outcome::pass(format!(
-            "{saw}; {run} instructions, twice ({per_mac:.2} per MAC); {stack} B of stack"
+            "{saw}; {run} instructions ({per_mac:.2} per MAC), the same in a second run; {stack} B of stack"
         )))
     }
 
-    /// The network runs in exactly the bytes that `skipstone inspect` states, and not in one less.
+    /// The network runs with the arena size that `skipstone inspect` prints, and is rejected with one byte less.
     fn arena_is_exact(&self) -> Result<Outcome> {
         let case = self.photo()?;
         let (frame, rows) = (case.facts.arena_bytes, case.facts.arena_bytes_rows);
         let stated = self.emulate("demo", case)?.number("arena")?;
-        ensure!(stated == rows, "inspect states {rows} B fed by rows, the board ran in {stated}");
+        ensure!(stated == rows, "`skipstone inspect` prints {rows} B, the board ran with {stated} B");
         let elf =
             Build { arena_bytes_rows: rows - 1, ..Build::emulated("demo", case) }.run(&self.toolchain)?;
         let refusal = emulator::run(&elf, |_| {})?.failed()?.join("\n");
         for number in [rows, rows - 1] {
-            ensure!(refusal.contains(&number.to_string()), "the refusal does not name {number}: {refusal}");
+            ensure!(refusal.contains(&number.to_string()), "the error does not contain {number}: {refusal}");
         }
         Ok(Outcome::pass(format!(
-            "{frame} B with the frame in it, {rows} B fed by rows, one less is refused"
+            "{frame} B with the frame in it, {rows} B if fed by rows; one byte less is rejected"
         )))
     }
 
-    /// Board and host give the same bits, fed by rows and with the frame in the arena.
+    /// Board and host compute identical scores, fed by rows and with the frame in the arena.
     fn parity(&self, case: &Case, images: usize) -> Result<Outcome> {
         let host = case.on_host()?.scores;
-        ensure!(host.len() == images, "{} images, {images} expected", host.len());
+        ensure!(host.len() == images, "{} images, expected {images}", host.len());
         let report = self.emulate("parity", case)?;
         for how in ["rows", "frame"] {
             let mut board = report.all(how);
@@ -257,46 +263,54 @@ impl Bench {
                 ensure!(scores == host, "image {index}, {how}:\nboard {scores}\nhost  {host}");
             }
         }
-        Ok(Outcome::pass(format!("{images} images, twice each: every bit of every score")))
+        Ok(Outcome::pass(format!("{images} images, by rows and by frame: identical scores")))
     }
 
-    /// A deep network in little RAM.
+    /// A deep network runs in little RAM.
     fn deep(&self) -> Result<Outcome> {
         let (pictures, most) = DEEP;
         let case = Network::deep(self.tool()?, pictures)?;
         let arena = case.facts.arena_bytes;
-        ensure!(arena <= most, "{arena} B of arena, {most} allowed");
+        ensure!(arena <= most, "the arena is {arena} B, at most {most} B are allowed");
         self.parity(&case, pictures)?;
         Ok(Outcome::pass(format!(
-            "{arena} B of arena; {pictures} images, twice each: every bit of every score"
+            "{arena} B of arena; {pictures} images, by rows and by frame: identical scores"
         )))
     }
 
-    /// A network is replaced in the field: torn and forged images fall back.
+    /// A network is updated in the field; after an interrupted or forged update, the old one runs.
     fn update(&self) -> Result<Outcome> {
         signature::check_update(self.tool()?, self.digits()?, &self.toolchain).map(Outcome::pass)
     }
 
-    /// ResNet-8 in each mode needs no more than it may.
+    /// ResNet-8 stays within its budgets in each mode.
     fn budgets(&self) -> Result<Outcome> {
         let mut lines = Vec::new();
         for (name, arena, blob) in BUDGETS {
             let mode = MODES.iter().find(|mode| mode.name == name).context("a mode is missing")?;
             let facts = Network::Resnet8.case(mode, self.tool()?)?.facts;
-            ensure!(facts.arena_bytes <= arena, "{name}: {} B of arena, {arena} allowed", facts.arena_bytes);
-            ensure!(facts.blob_bytes <= blob, "{name}: {} B of blob, {blob} allowed", facts.blob_bytes);
+            ensure!(
+                facts.arena_bytes <= arena,
+                "{name}: {} B of arena, at most {arena} allowed",
+                facts.arena_bytes
+            );
+            ensure!(
+                facts.blob_bytes <= blob,
+                "{name}: {} B of blob, at most {blob} allowed",
+                facts.blob_bytes
+            );
             lines.push(format!("{name}: {} B of arena, {} B of blob", facts.arena_bytes, facts.blob_bytes));
         }
         Ok(Outcome::pass(lines.join("; ")))
     }
 
-    /// Nothing in the engine can panic: the linker says so.
+    /// Nothing in the runtime can panic, checked at link time.
     fn panic_free(&self) -> Result<Outcome> {
         panics::check(self.photo()?, &self.toolchain)?;
-        Ok(Outcome::pass("links without a panic, the runtime compiled for size and for speed"))
+        Ok(Outcome::pass("links without a panic, with the runtime optimized for size and for speed"))
     }
 
-    /// Parsing, setting up and running stay within [`MAX_STACK_BYTES`].
+    /// Parsing, setting up and running need at most [`MAX_STACK_BYTES`].
     fn stack(&self) -> Result<Outcome> {
         let mut lines = Vec::new();
         let mut check = |name: &str, program: &str, case: &Case| -> Result<()> {
@@ -304,7 +318,7 @@ impl Bench {
             let deepest = stacks.iter().max().copied().unwrap_or_default();
             ensure!(
                 deepest <= MAX_STACK_BYTES,
-                "{name}: {stacks:?} B of stack to parse, set up and run; {MAX_STACK_BYTES} allowed"
+                "{name}: {stacks:?} B of stack to parse, set up and run; at most {MAX_STACK_BYTES} allowed"
             );
             lines.push(format!("{name} {deepest} B"));
             Ok(())
@@ -317,7 +331,7 @@ impl Bench {
                 check(&case.name, "bench", &case)?;
             }
         }
-        Ok(Outcome::pass(format!("{}; {MAX_STACK_BYTES} B allowed", lines.join(", "))))
+        Ok(Outcome::pass(format!("{}; at most {MAX_STACK_BYTES} B allowed", lines.join(", "))))
     }
 
     fn flash_size(&self) -> Result<Outcome> {
@@ -327,13 +341,13 @@ impl Bench {
             flash_size::code_bytes(&elf, case)
         };
         let (all, own) = (code(true)?, code(false)?);
-        ensure!(all <= MAX_CODE_BYTES, "{all} B of code and constants, {MAX_CODE_BYTES} allowed");
+        ensure!(all <= MAX_CODE_BYTES, "{all} B of code and constants, at most {MAX_CODE_BYTES} allowed");
         Ok(Outcome::pass(format!(
-            "{own} B of code and constants; {all} B with every kernel, {MAX_CODE_BYTES} allowed"
+            "{own} B of code and constants; {all} B with every kernel, at most {MAX_CODE_BYTES} allowed"
         )))
     }
 
-    /// Both emulators count the same instructions; the model of cycles passes its own tests.
+    /// Both emulators count the same instructions, and the cycle model passes its tests.
     fn counts(&self) -> Result<Outcome> {
         let counter = Counter::ensure()?;
         counter.test()?;
@@ -348,7 +362,7 @@ impl Bench {
     }
 }
 
-/// The cell's value, made now where no check has made it before.
+/// The cell's value, created on first use.
 fn shared<T>(cell: &OnceCell<T>, make: impl FnOnce() -> Result<T>) -> Result<&T> {
     if let Some(value) = cell.get() {
         return Ok(value);

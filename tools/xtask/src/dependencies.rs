@@ -1,4 +1,4 @@
-//! What the crates are built from: dependencies as `deny.toml` wants them, and the oldest compiler.
+//! Checks the dependencies against `deny.toml`, and that the crates build with the oldest supported compiler.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -7,40 +7,37 @@ use anyhow::{Context, Result};
 
 use crate::suite::Outcome;
 use crate::toolchain::host_cargo;
-use crate::{paths, process};
+use crate::{packaging, paths, process};
 
-/// What cargo-deny checks without a database from the network.
+/// cargo-deny's checks that need no network.
 const OFFLINE: &[&str] = &["bans", "licenses", "sources"];
 
-/// Of `deny.toml`'s exceptions each workspace meets some.
+/// Lints of cargo-deny about unused exceptions: each workspace uses only some of `deny.toml`'s.
 const OTHERS_EXCEPTIONS: [&str; 3] =
     ["unmatched-skip", "unnecessary-skip", "license-exception-not-encountered"];
 
-/// The oldest compiler that is promised: `rust-version` of the workspace.
+/// The oldest supported compiler: `rust-version` of the workspace.
 const OLDEST_COMPILER: &str = env!("CARGO_PKG_RUST_VERSION");
 
-/// `cargo xtask deny`: everything that cargo-deny checks, which is installed where it is missing.
+/// `cargo xtask deny`: all checks of cargo-deny, which is installed if it is missing.
 pub(crate) fn deny() -> Result<()> {
     if !deny_is_installed() {
-        println!("Missing, and to be installed: cargo-deny, which takes some minutes to compile");
+        println!("Installing cargo-deny, which takes a few minutes to compile");
         process::run(host_cargo().args(["install", "--locked", "cargo-deny"]))?;
     }
     check_all(OFFLINE)?;
-    check_all(&["advisories"]).context(
-        "no advisory was checked, or one applies (see above); the database is fetched from github.com/RustSec/advisory-db",
-    )
+    check_all(&["advisories"])
+        .context("an advisory applies, or the advisory database could not be fetched from GitHub (see above)")
 }
 
-/// The check of `cargo xtask test`: licences, sources and duplicates, where cargo-deny is installed.
+/// The check of `cargo xtask test`: licences, sources and duplicates. Skipped if cargo-deny is not installed.
 pub(crate) fn check() -> Result<Outcome> {
     if !deny_is_installed() {
-        return Ok(Outcome::skip(
-            "cargo-deny is not installed: `cargo xtask deny` does that, in some minutes",
-        ));
+        return Ok(Outcome::skip("cargo-deny is not installed; `cargo xtask deny` installs it"));
     }
     check_all(OFFLINE)?;
     Ok(Outcome::pass(format!(
-        "{} of {} workspaces are as deny.toml wants them",
+        "{} of {} workspaces comply with deny.toml",
         OFFLINE.join(", "),
         workspaces().len()
     )))
@@ -61,18 +58,18 @@ fn deny_is_installed() -> bool {
     process::output(host_cargo().args(["deny", "--version"])).is_ok()
 }
 
-/// Manifests of the repository's workspaces.
+/// The manifests of the repository's workspaces.
 fn workspaces() -> Vec<PathBuf> {
     let manifests =
         [paths::root(), paths::firmware(), paths::root().join("fuzz")].map(|path| path.join("Cargo.toml"));
     manifests.into_iter().filter(|manifest| manifest.is_file()).collect()
 }
 
-/// `cargo xtask msrv`: every crate of the workspace builds with the oldest compiler, which rustup installs where it is
+/// `cargo xtask msrv`: builds every crate of the workspace with the oldest compiler, which is installed if it is
 /// missing.
 pub(crate) fn msrv() -> Result<()> {
     if oldest_compiler().is_none() {
-        println!("Missing, and to be installed: Rust {OLDEST_COMPILER}, the oldest that is promised");
+        println!("Installing Rust {OLDEST_COMPILER}, the oldest supported version");
         let arguments = ["toolchain", "install", OLDEST_COMPILER, "--profile", "minimal"];
         process::run(Command::new("rustup").args(arguments))?;
     }
@@ -81,25 +78,22 @@ pub(crate) fn msrv() -> Result<()> {
     Ok(())
 }
 
-/// The check of `cargo xtask test`: what goes into firmware builds with the oldest compiler, where that is installed.
+/// The check of `cargo xtask test`: the runtime builds with the oldest compiler. Skipped if that is not installed.
 pub(crate) fn check_oldest_compiler() -> Result<Outcome> {
     let Some(compiler) = oldest_compiler() else {
         return Ok(Outcome::skip(format!(
-            "Rust {OLDEST_COMPILER} is not installed: `cargo xtask msrv` does that"
+            "Rust {OLDEST_COMPILER} is not installed; `cargo xtask msrv` installs it"
         )));
     };
-    for features in [
-        &["--no-default-features"][..],
-        &["--features", "defmt"],
-        &["--features", "signature"],
-        &["--all-features"],
-    ] {
+    for features in packaging::feature_sets()? {
         process::run(oldest_cargo().args(["check", "--quiet", "--package", "skipstone"]).args(features))?;
     }
-    Ok(Outcome::pass(format!("the runtime builds with {compiler}, each feature alone and all together")))
+    Ok(Outcome::pass(format!(
+        "the runtime builds with {compiler}, without features, with each one and with all"
+    )))
 }
 
-/// The oldest compiler's version, where rustup has it.
+/// The version of the oldest compiler, if rustup has it.
 fn oldest_compiler() -> Option<String> {
     let version = process::probe("rustup", &["run", OLDEST_COMPILER, "rustc", "--version"])?;
     Some(version.trim().to_string())
@@ -108,7 +102,7 @@ fn oldest_compiler() -> Option<String> {
 fn oldest_cargo() -> Command {
     let mut command = Command::new("rustup");
     command.args(["run", OLDEST_COMPILER, "cargo"]).current_dir(paths::root());
-    // what the outer cargo says about its own toolchain
+    // the outer cargo sets these for its own compiler
     for name in ["CARGO", "RUSTC", "RUSTUP_TOOLCHAIN", "LD_LIBRARY_PATH"] {
         command.env_remove(name);
     }

@@ -1,4 +1,4 @@
-//! Runs firmware in QEMU: decodes what it prints, stops it when it hangs, and demands a proper end.
+//! Runs firmware in QEMU: decodes its output, stops it if it hangs, and checks how it ends.
 
 use std::fs;
 use std::io::Read;
@@ -11,13 +11,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use defmt_decoder::{DecodeError, StreamDecoder, Table};
 
-use crate::{process, setup};
+use crate::board::{Board, EMULATED, Runner};
+use crate::process;
 
-/// QEMU's board, and nothing but semihosting in and out. With `-icount shift=0` an instruction takes
-/// a nanosecond of virtual time, so that the board's timers count instructions.
+/// No input or output except semihosting. With `-icount shift=0`, an instruction takes one nanosecond of virtual
+/// time, so that the board's timers count instructions.
 const ARGUMENTS: &[&str] = &[
-    "-M",
-    "mps2-an386",
     "-icount",
     "shift=0",
     "-display",
@@ -30,20 +29,20 @@ const ARGUMENTS: &[&str] = &[
     "enable=on,target=native",
 ];
 
-/// Longer than any of our programs takes on a slow computer.
+/// Time limit for one program, generous even for a slow computer.
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// The firmware's last line. Lost output and an ELF that prints nothing both exit with success.
+/// The firmware's last line. If output is lost or the ELF is wrong, QEMU still exits with success.
 const SENTINEL: &str = "skipstone: done";
 
-/// What a program printed and how it ended.
+/// The output and exit status of a program.
 pub(crate) struct Run {
     lines: Vec<String>,
     status: ExitStatus,
 }
 
 impl Run {
-    /// The lines of a run that ended well, without the last one; an error for any other run.
+    /// The lines of a successful run, without the sentinel; an error if the run failed or is incomplete.
     pub(crate) fn succeeded(mut self) -> Result<Vec<String>> {
         let printed = || if self.lines.is_empty() { "nothing".into() } else { self.lines.join("\n") };
         if !self.status.success() {
@@ -51,7 +50,7 @@ impl Run {
         }
         if self.lines.last().is_none_or(|line| line != SENTINEL) {
             bail!(
-                "the firmware's output is not complete: no `{SENTINEL}` at its end; it printed:\n{}",
+                "the firmware's output is incomplete, it does not end with `{SENTINEL}`; it printed:\n{}",
                 printed()
             );
         }
@@ -59,7 +58,7 @@ impl Run {
         Ok(self.lines)
     }
 
-    /// The lines of a run that was meant to fail; an error for one that did not.
+    /// The lines of a run that must fail; an error if it did not.
     pub(crate) fn failed(self) -> Result<Vec<String>> {
         if self.status.code() == Some(1) {
             return Ok(self.lines);
@@ -72,22 +71,28 @@ impl Run {
     }
 }
 
-/// Runs a program and shows its output as it comes; an error unless it ends well.
-pub(crate) fn show(elf: &Path) -> Result<()> {
-    run(elf, |line| println!("{line}"))?.succeeded()?;
-    Ok(())
+/// Runs a program on the default board and passes each line that it prints to `each`.
+pub(crate) fn run(elf: &Path, each: impl FnMut(&str)) -> Result<Run> {
+    run_on(EMULATED, elf, each)
 }
 
-/// Runs a program and gives each line that it prints to `each`.
-pub(crate) fn run(elf: &Path, mut each: impl FnMut(&str)) -> Result<Run> {
+/// Runs a program on an emulated board and passes each line that it prints to `each`.
+pub(crate) fn run_on(board: &Board, elf: &Path, mut each: impl FnMut(&str)) -> Result<Run> {
+    let Runner::Qemu { program, machine } = board.runner else { bail!("{} is not emulated", board.name) };
     let name = elf.display();
     let bytes = fs::read(elf).with_context(|| format!("reading {name}"))?;
-    let table = Table::parse(&bytes).with_context(|| format!("{name}: its log messages cannot be read"))?;
+    let table = Table::parse(&bytes).with_context(|| format!("{name}: reading its log messages"))?;
     let table = table.with_context(|| format!("{name} has no log messages: was it linked with defmt.x?"))?;
 
-    let mut command = Command::new(setup::QEMU);
-    command.args(ARGUMENTS).arg("-kernel").arg(elf).stdin(Stdio::null()).stdout(Stdio::piped());
-    let missing = || format!("cannot start {}; `cargo xtask setup` installs it", setup::QEMU);
+    let mut command = Command::new(program);
+    command
+        .args(["-M", machine])
+        .args(ARGUMENTS)
+        .arg("-kernel")
+        .arg(elf)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped());
+    let missing = || format!("cannot start {program}; `cargo xtask setup` installs it");
     let mut child = command.spawn().with_context(missing)?;
     let stdout = child.stdout.take().context("QEMU's output is not connected")?;
 
@@ -103,18 +108,18 @@ pub(crate) fn run(elf: &Path, mut each: impl FnMut(&str)) -> Result<Run> {
     }
     decoded.with_context(|| {
         let last = lines.last().map_or("nothing", String::as_str);
-        format!("`{}`, which printed last: {last}", process::line(&command))
+        format!("`{}`; its last line was: {last}", process::line(&command))
     })?;
     let status = child.wait().context("waiting for QEMU")?;
     Ok(Run { lines, status })
 }
 
-/// Reads in a thread, so that the other end can stop waiting.
+/// Reads in a thread, so that the receiver can wait with a time limit.
 fn receive(mut from: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
         let mut buffer = [0; 4096];
-        // A read error ends the output as its end does; the missing last line tells.
+        // After a read error the sentinel is missing, which is reported.
         while let Ok(count @ 1..) = from.read(&mut buffer) {
             if sender.send(buffer[..count].to_vec()).is_err() {
                 break;
@@ -124,7 +129,7 @@ fn receive(mut from: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
     receiver
 }
 
-/// Decodes frames until the output ends or [`LIMIT`] is over.
+/// Decodes frames until the output ends; an error if that takes longer than [`LIMIT`].
 fn decode(
     output: &Receiver<Vec<u8>>,
     decoder: &mut dyn StreamDecoder,
@@ -135,13 +140,13 @@ fn decode(
         match output.recv_timeout(end.saturating_duration_since(Instant::now())) {
             Ok(bytes) => decoder.received(&bytes),
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
-            Err(RecvTimeoutError::Timeout) => bail!("still running after {} s, stopped", LIMIT.as_secs()),
+            Err(RecvTimeoutError::Timeout) => bail!("stopped after {} s", LIMIT.as_secs()),
         }
         loop {
             match decoder.decode() {
                 Ok(frame) => each(frame.display_message().to_string()),
                 Err(DecodeError::UnexpectedEof) => break,
-                Err(DecodeError::Malformed) => bail!("printed something that is not a log message"),
+                Err(DecodeError::Malformed) => bail!("the output is not a valid log message"),
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Builds the firmware for a board, with a model and images baked in.
+//! Builds the firmware for a board, with an embedded model and images.
 
 use std::fs;
 use std::path::PathBuf;
@@ -7,39 +7,38 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use skipstone::Kernels;
 
-use crate::board::Board;
+use crate::board::{self, Board, EMULATED};
 use crate::case::Case;
 use crate::toolchain::Toolchain;
 use crate::{paths, process};
 
-/// The program that tests the kernels, with a feature of its own.
+/// The program that tests the kernels. It needs the feature `self-test`.
 pub(crate) const SELF_TEST: &str = "kernels";
 
 /// What to build.
 pub(crate) struct Build<'a> {
     /// The program, one of firmware-example's binaries.
     pub(crate) program: &'a str,
-    /// The board that it is for.
-    pub(crate) board: Board,
+    pub(crate) board: &'static Board,
     /// The model and the images.
     pub(crate) case: &'a Case,
-    /// What `update` replaces it by.
+    /// The signed network that the program `update` installs.
     pub(crate) update: Option<&'a Case>,
-    /// Bytes of arena, with the frame in it.
+    /// Arena size in bytes with the frame in it.
     pub(crate) arena_bytes: u64,
-    /// Bytes of arena, fed by rows.
+    /// Arena size in bytes if fed by rows.
     pub(crate) arena_bytes_rows: u64,
-    /// The demo links all kernels, not those alone that the model needs.
+    /// Link all kernels into the demo, not only those that the model needs.
     pub(crate) all_kernels: bool,
 }
 
 impl<'a> Build<'a> {
-    /// A program for the emulated board, with exactly the arenas that `skipstone inspect` states.
+    /// A program for the emulated board, with the arena sizes that `skipstone inspect` prints.
     pub(crate) fn emulated(program: &'a str, case: &'a Case) -> Build<'a> {
         let (arena_bytes, arena_bytes_rows) = (case.facts.arena_bytes, case.facts.arena_bytes_rows);
         Build {
             program,
-            board: Board::Mps2An386,
+            board: EMULATED,
             case,
             update: None,
             arena_bytes,
@@ -48,24 +47,25 @@ impl<'a> Build<'a> {
         }
     }
 
-    /// Builds it; returns the ELF file, which the next build leaves alone.
+    /// Builds it; returns the ELF file, which the next build does not overwrite.
     pub(crate) fn run(&self, toolchain: &Toolchain) -> Result<PathBuf> {
-        let board = self.board.name();
+        let board = self.board.name;
         let mut command = toolchain.cargo("build");
         self.describe_to(&mut command);
         command.args(["--bin", self.program]);
         let what = format!("building firmware-example's {} for {board}", self.program);
         let built = process::cargo_build(&mut command).context(what)?;
-        let built = built.first().with_context(|| format!("cargo made no program `{}`", self.program))?;
+        let built =
+            built.first().with_context(|| format!("cargo did not build a program `{}`", self.program))?;
         let kept = paths::output().join(format!("{}-{}-{board}.elf", self.case.name, self.program));
         fs::copy(built, &kept)
             .with_context(|| format!("copying {} to {}", built.display(), kept.display()))?;
         Ok(kept)
     }
 
-    /// Tells cargo the board, and the build script the rest.
+    /// Adds the features, and the environment variables that the build script reads.
     pub(crate) fn describe_to(&self, cargo: &mut Command) {
-        cargo.args(["--release", "--no-default-features", "--features", self.board.name()]);
+        cargo.arg("--release").env(board::VARIABLE, self.board.name);
         if self.program == SELF_TEST {
             cargo.args(["--features", "self-test"]);
         }

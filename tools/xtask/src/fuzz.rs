@@ -1,4 +1,4 @@
-//! `cargo xtask fuzz`: random inputs that learn from the code they reach; `docs/robustness.md` is about it.
+//! `cargo xtask fuzz`: coverage-guided fuzzing; see `docs/robustness.md`.
 
 use std::fs;
 use std::path::PathBuf;
@@ -11,12 +11,12 @@ use crate::suite::Outcome;
 use crate::toolchain::{Nightly, host_cargo};
 use crate::{paths, process};
 
-/// What is fuzzed: a program of `fuzz/fuzz_targets` from some files on.
+/// A fuzz target: a program in `fuzz/fuzz_targets` and its seed files.
 struct Target {
     name: &'static str,
     about: &'static str,
     program: &'static str,
-    /// Folders and how the names of the files in them end.
+    /// Folders, and the suffix of the file names in each.
     seeds: &'static [(&'static str, &'static str)],
 }
 
@@ -24,8 +24,8 @@ const DATA: &str = "tests/data";
 const OWN: &str = "fuzz/seeds";
 const BLOBS: &str = "target/fuzz/blobs";
 
-/// The blobs to begin with are made by the tool, as small as they come: every kind of layer, block,
-/// algorithm and rounding.
+/// Model, calibration images and arguments of the seed blobs. They are small, and together contain every kind of
+/// layer, block, algorithm and rounding.
 const CONVERSIONS: [(&str, Option<&str>, &[&str]); 9] = [
     ("tiny.onnx", Some("tiny.npz"), &["--optimize", "speed"]),
     ("tiny.th", Some("tiny.npz"), &["--input", "8x8", "--target", "reference"]),
@@ -41,15 +41,15 @@ const CONVERSIONS: [(&str, Option<&str>, &[&str]); 9] = [
 const TARGETS: [Target; 10] = [
     Target {
         name: "bytes",
-        about: "any bytes as a blob: parse, set up, run",
+        about: "arbitrary bytes as a blob: parse, set up, run",
         program: "bytes",
         seeds: &[(BLOBS, ".skip"), (DATA, ".skip")],
     },
     Target {
         name: "blob",
-        about: "damaged blobs whose checksum is right: refused, or the right scores",
+        about: "damaged blobs with a valid checksum: rejected, or correct scores",
         program: "blob",
-        // ResNet-8 for Winograd's way, which the small ones are too small for
+        // ResNet-8 for the Winograd kernels, for which the others are too small
         seeds: &[(BLOBS, ".skip"), ("models", "resnet8.skip")],
     },
     Target {
@@ -96,27 +96,27 @@ const TARGETS: [Target; 10] = [
     },
     Target {
         name: "picture",
-        about: "pictures: PNG, JPEG, BMP, GIF, WebP, PNM, TIFF",
+        about: "images: PNG, JPEG, BMP, GIF, WebP, PNM, TIFF",
         program: "picture",
         seeds: &[("models", ".png"), (OWN, ".picture")],
     },
 ];
 
-/// Mutations of each seed that `cargo xtask test` runs.
+/// Number of mutations of each seed in `cargo xtask test`.
 const MUTATIONS: usize = 20;
 
-/// An input that takes longer is a finding.
+/// An input that takes longer is reported.
 const TIMEOUT_SECONDS: u32 = 20;
 
-/// Memory of the process, the sanitizer's included, above which an input is a finding.
+/// An input for which the process needs more memory, including the sanitizer's, is reported.
 const MEMORY_MIB: u32 = 6144;
 
 /// The command's arguments.
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// What to fuzz; without it, the targets are listed.
+    /// The target to fuzz; if omitted, lists the targets
     target: Option<String>,
-    /// Stop after so long.
+    /// Stop after this many seconds
     #[arg(long, default_value_t = 300)]
     seconds: u32,
 }
@@ -129,9 +129,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         }
         return Ok(());
     };
-    let target = TARGETS.iter().find(|target| target.name == name).with_context(|| {
-        format!("there is no fuzz target `{name}`; `cargo xtask fuzz` lists those that are")
-    })?;
+    let target = TARGETS
+        .iter()
+        .find(|target| target.name == name)
+        .with_context(|| format!("unknown fuzz target `{name}`; `cargo xtask fuzz` lists the targets"))?;
     let nightly = Nightly::find()?;
     cargo_fuzz()?;
     blobs(&Tool::build()?)?;
@@ -141,7 +142,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     let seeds: Vec<String> = target.seeds()?.iter().map(|seed| seed.display().to_string()).collect();
     let mut command = nightly.cargo();
-    // the planner's and the quantizer's threads would only get into each other's way
+    // one thread for the planner and the quantizer, so that runs are reproducible
     command.env("RAYON_NUM_THREADS", "1").args(["fuzz", "run", target.program]).arg(&corpus).arg("--");
     command.arg(format!("-seed_inputs={}", seeds.join(",")));
     command.arg(format!("-artifact_prefix={}/", artifacts.display()));
@@ -151,14 +152,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     command.arg("-print_final_stats=1");
     process::run(&mut command).with_context(|| {
         format!(
-            "target `{name}` found something, or could not be built. An input that fails lies in {}; \
-             docs/robustness.md says how it becomes a test",
+            "target `{name}` found a failing input, or could not be built; failing inputs are in {}, and \
+             docs/robustness.md says how to turn them into tests",
             artifacts.display()
         )
     })
 }
 
-/// The check: all seeds, and some mutations of each, on the installed compiler.
+/// The check of `cargo xtask test`: runs all seeds and [`MUTATIONS`] of each, with the installed compiler.
 pub(crate) fn seeds(tool: &Tool) -> Result<Outcome> {
     blobs(tool)?;
     let mut runs = 0;
@@ -175,7 +176,7 @@ pub(crate) fn seeds(tool: &Tool) -> Result<Outcome> {
 }
 
 impl Target {
-    /// The files to begin with.
+    /// The seed files.
     fn seeds(&self) -> Result<Vec<PathBuf>> {
         let mut seeds = Vec::new();
         for (folder, ending) in self.seeds {
@@ -193,7 +194,7 @@ impl Target {
     }
 }
 
-/// Makes the blobs to begin with.
+/// Converts the seed blobs.
 fn blobs(tool: &Tool) -> Result<()> {
     let folder = paths::root().join(BLOBS);
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
@@ -211,23 +212,24 @@ fn blobs(tool: &Tool) -> Result<()> {
     Ok(())
 }
 
-/// Where what was found lies.
+/// The folder for corpora and findings.
 fn folder() -> PathBuf {
     paths::root().join("target").join("fuzz")
 }
 
-/// Installs cargo-fuzz where it is missing.
+/// Installs cargo-fuzz if it is missing.
 fn cargo_fuzz() -> Result<()> {
     if process::probe("cargo-fuzz", &["fuzz", "--version"]).is_some() {
         return Ok(());
     }
-    println!("Missing, and to be installed:\n- cargo-fuzz\n    cargo install --locked cargo-fuzz");
+    println!("Installing cargo-fuzz: cargo install --locked cargo-fuzz");
     let mut command = host_cargo();
     command.args(["install", "--locked", "cargo-fuzz"]);
-    process::run(&mut command)
-        .context("cargo-fuzz cannot be installed; it needs a C++ compiler and access to crates.io")?;
+    process::run(&mut command).context(
+        "installing cargo-fuzz failed; it needs a C++ compiler and access to the package registry",
+    )?;
     if process::probe("cargo-fuzz", &["fuzz", "--version"]).is_none() {
-        bail!("cargo-fuzz is still missing after its installation; is cargo's bin folder on the PATH?");
+        bail!("cargo-fuzz was installed but cannot be run; is cargo's bin folder on the PATH?");
     }
     Ok(())
 }

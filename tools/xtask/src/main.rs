@@ -1,5 +1,4 @@
-//! The repository's commands: `cargo xtask setup`, `demo`, `test`, `bench`, `fuzz`, `sanitize`, `deny`, `msrv`, `flash`,
-//! `emulate`.
+//! `cargo xtask`: the commands for developing this repository.
 
 mod bench;
 mod board;
@@ -7,11 +6,14 @@ mod case;
 mod checks;
 mod demo;
 mod dependencies;
+mod directions;
 mod emulator;
 mod firmware;
 mod flash;
 mod flash_size;
 mod fuzz;
+mod packages;
+mod packaging;
 mod panics;
 mod paths;
 mod picture;
@@ -31,7 +33,7 @@ use clap::{Parser, Subcommand};
 
 use crate::board::Board;
 
-/// skipstone's commands for people and CI alike.
+/// Commands for developing skipstone, the same for people and CI.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
 struct Arguments {
@@ -41,41 +43,47 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Install what building and emulating the firmware needs and is missing.
+    /// Install the tools that building and emulating the firmware needs
     Setup {
-        /// Say what would be installed, and install nothing.
+        /// Only print what would be installed
         #[arg(long)]
         dry_run: bool,
     },
-    /// Recognise a photo on an emulated Cortex-M4, from trained weights to the answer.
+    /// Convert a trained network and classify a photo on an emulated Cortex-M4
     Demo,
-    /// Run every check that CI runs.
+    /// Run all checks, as CI does
     Test {
-        /// Run only the checks whose names contain one of these words.
+        /// Run only the checks whose names contain one of these words
+        #[arg(value_name = "WORD")]
         only: Vec<String>,
     },
-    /// Print what one picture costs on the emulated Cortex-M4, or check that it did not become more.
+    /// Measure one inference on the emulated Cortex-M4, or compare it with the
+    /// stored baseline
     Bench(bench::Arguments),
-    /// Check licences, sources, duplicates and advisories of every dependency, before a release.
+    /// Check licences, sources, duplicates and advisories of all dependencies
     Deny,
-    /// Build every crate with the oldest compiler that is promised, before a release.
+    /// Build all crates with the oldest supported compiler
     Msrv,
-    /// Look for inputs that break something (needs Rust's nightly toolchain); lists the targets without one.
+    /// Fuzz a target, or list the targets (needs Rust's nightly toolchain)
     Fuzz(fuzz::Arguments),
-    /// Run tests under AddressSanitizer (needs Rust's nightly toolchain) and under valgrind.
+    /// Run tests under AddressSanitizer (needs Rust's nightly toolchain) and
+    /// valgrind
     Sanitize {
-        /// Run only the checks whose names contain one of these words.
+        /// Run only the checks whose names contain one of these words
+        #[arg(value_name = "WORD")]
         only: Vec<String>,
     },
-    /// Build the demo for a real board, flash it and show what it prints.
+    /// Build the demo for a real board, flash it and show its output
     Flash {
-        /// The board that is attached.
-        #[arg(long, value_enum)]
-        board: Board,
+        /// The board that is connected
+        #[arg(long, value_parser = board::parser())]
+        board: &'static Board,
     },
-    /// Run a firmware file in the emulator and show what it prints; firmware-example's runner.
-    Emulate {
-        /// The file to run, as cargo built it.
+    /// Run a firmware file on its board (cargo's runner in firmware-example)
+    ///
+    /// SKIPSTONE_BOARD selects the board. The default is the emulated one.
+    Run {
+        /// The ELF file that cargo built
         elf: PathBuf,
     },
 }
@@ -99,7 +107,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Fuzz(arguments) => fuzz::run(&arguments)?,
         Command::Sanitize { only } => return sanitize::run(&only),
         Command::Flash { board } => flash::run(board)?,
-        Command::Emulate { elf } => emulator::show(&elf)?,
+        Command::Run { elf } => flash::show(&elf)?,
     }
     Ok(ExitCode::SUCCESS)
 }

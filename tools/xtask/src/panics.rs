@@ -1,4 +1,4 @@
-//! Whether the engine is linked without a way to panic, and which functions hold one if not.
+//! Checks at link time that nothing in the runtime can panic; if something can, names the functions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -12,17 +12,17 @@ use crate::firmware::Build;
 use crate::process;
 use crate::toolchain::Toolchain;
 
-/// The program that cannot be linked while it can panic.
+/// The program that links only if it cannot panic.
 const PROGRAM: &str = "panicfree";
 
-/// The function that its panic handler calls and nobody defines.
+/// The undefined function that its panic handler calls.
 const HANDLER_CALLS: &str = "skipstone_panics";
 
-/// Makes the build script define it.
+/// If set, the build script defines that function.
 const SHOW: &str = "SKIPSTONE_SHOW_PANICS";
 
-/// Links the engine with the runtime compiled for size, as firmware-example's profile has it, and for
-/// speed; an error names the functions that can panic.
+/// Links the program with the runtime optimized for size, as in firmware-example's profile, and for speed. The error
+/// names the functions that can panic.
 pub(crate) fn check(case: &Case, toolchain: &Toolchain) -> Result<()> {
     for level in ["\"s\"", "3"] {
         let command = || {
@@ -37,24 +37,24 @@ pub(crate) fn check(case: &Case, toolchain: &Toolchain) -> Result<()> {
             return Err(error.context(format!("building {PROGRAM}")));
         }
         let elf = process::cargo_build(command().env(SHOW, "1"))?;
-        let elf = elf.first().with_context(|| format!("cargo made no program `{PROGRAM}`"))?;
+        let elf = elf.first().with_context(|| format!("cargo did not build the program `{PROGRAM}`"))?;
         let holders = holders(elf)?.into_iter().collect::<Vec<_>>().join(", ");
         bail!(
-            "the engine can panic in {holders} (runtime at opt-level {level})\n\
-             help: `llvm-objdump -dlC {}` shows where they call core::panicking",
+            "the runtime can panic in {holders} (at opt-level {level})\n\
+             help: `llvm-objdump -dlC {}` shows where these call core::panicking",
             elf.display()
         );
     }
     Ok(())
 }
 
-/// The functions that call what panics: those of `core`, and code that the compiler shares among functions,
-/// only pass it on.
+/// The functions that lead to a panic. Functions of `core`, and code that the compiler shares among functions, are
+/// replaced by their callers.
 fn holders(elf: &Path) -> Result<BTreeSet<String>> {
     let name = elf.display();
     let bytes = fs::read(elf).with_context(|| format!("reading {name}"))?;
     let file = object::File::parse(&*bytes).with_context(|| format!("{name} is not an ELF file"))?;
-    // the functions by their addresses, whose last bit says Thumb
+    // functions by address, without the last bit, which marks Thumb code
     let mut functions = BTreeMap::new();
     for symbol in file.symbols().filter(|symbol| symbol.kind() == SymbolKind::Text && symbol.size() > 0) {
         functions.insert(symbol.address() & !1, symbol.name().unwrap_or_default());

@@ -1,19 +1,19 @@
-//! Shows a network's input in the terminal, so that a person sees what the board sees.
+//! Shows a network's input image in the terminal.
 
 use std::env;
 use std::io::{self, IsTerminal};
 
-/// From dark to bright.
+/// Characters from dark to bright.
 const SHADES: &[u8] = b" .:-=+*#%@";
 
-/// A picture of `width` pixels in a row with `channels` bytes each (one: grey, three: RGB): in colours
-/// where the terminal shows them, in letters elsewhere.
+/// Draws an image with `width` pixels per row and `channels` bytes per pixel (1: grey, 3: RGB): in colours on a
+/// terminal, otherwise in characters.
 pub(crate) fn draw(pixels: &[u8], width: usize, channels: usize) -> String {
     let coloured = io::stdout().is_terminal() && env::var_os("NO_COLOR").is_none();
     if coloured { blocks(pixels, width, channels) } else { letters(pixels, width, channels) }
 }
 
-/// Two rows in one line: the upper half of a block is coloured by one, the lower half by the other.
+/// Draws two rows per line: the upper and the lower half of each block character have a colour of their own.
 fn blocks(pixels: &[u8], width: usize, channels: usize) -> String {
     let mut text = String::new();
     let rows: Vec<_> = pixels.chunks_exact(width * channels).collect();
@@ -27,13 +27,13 @@ fn blocks(pixels: &[u8], width: usize, channels: usize) -> String {
     text
 }
 
-/// Two letters for each pixel, which makes it about square.
+/// Draws two characters per pixel, which makes it about square.
 fn letters(pixels: &[u8], width: usize, channels: usize) -> String {
     let mut text = String::new();
     for row in pixels.chunks_exact(width * channels) {
         for pixel in row.chunks(channels) {
             let [r, g, b] = rgb(pixel).map(usize::from);
-            // Rec. 601 luma, in thousandths.
+            // Rec. 601 luma in thousandths
             let shade = (299 * r + 587 * g + 114 * b) * SHADES.len() / 256_000;
             text.extend([char::from(SHADES[shade]); 2]);
         }
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn grey_and_colour_in_letters() {
+    fn grey_and_colour_images_are_drawn_in_characters() {
         assert_eq!(letters(&[0, 255, 255, 0], 2, 1), "  @@\n@@\n");
         assert_eq!(letters(&[255, 0, 0, 255, 255, 255], 2, 3), "::@@\n");
     }

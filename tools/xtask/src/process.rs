@@ -1,4 +1,4 @@
-//! Running other programs: what they print, how they end, and errors that say which one it was.
+//! Runs other programs; errors name the command line.
 
 use std::io::{BufRead, BufReader};
 use std::iter;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-/// The command line as a person would type it, without the folder of the program.
+/// The command line, with the program's name without its folder.
 pub(crate) fn line(command: &Command) -> String {
     let program = Path::new(command.get_program());
     let program = program.file_name().unwrap_or(program.as_os_str());
@@ -17,28 +17,28 @@ pub(crate) fn line(command: &Command) -> String {
     words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }
 
-/// Runs a program whose output goes to the terminal; an error unless it succeeds.
+/// Runs a program, with its output to the terminal; an error if it fails.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("cannot start `{}`", line(command)))?;
     succeeded(command, status)
 }
 
-/// Runs a program and returns what it printed; an error, with what it said, unless it succeeds.
+/// Runs a program and returns its standard output; if it fails, the error contains its standard error.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     let Output { status, stdout, stderr } =
         command.stdin(Stdio::null()).output().with_context(|| format!("cannot start `{}`", line(command)))?;
     if !status.success() {
         bail!("`{}` failed ({status}):\n{}", line(command), String::from_utf8_lossy(&stderr).trim_end());
     }
-    String::from_utf8(stdout).with_context(|| format!("`{}` printed other than UTF-8", line(command)))
+    String::from_utf8(stdout).with_context(|| format!("the output of `{}` is not UTF-8", line(command)))
 }
 
-/// What a program prints about itself, or `None` where it is missing or fails.
+/// The output of a program, or `None` if it is missing or fails.
 pub(crate) fn probe(program: impl Into<PathBuf>, arguments: &[&str]) -> Option<String> {
     output(Command::new(program.into()).args(arguments)).ok()
 }
 
-/// Runs a program, gives each line of its output to `each`, and returns how it ended.
+/// Runs a program, passes each line of its output to `each`, and returns its exit status.
 pub(crate) fn lines(command: &mut Command, mut each: impl FnMut(String)) -> Result<ExitStatus> {
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
     let mut child = child.with_context(|| format!("cannot start `{}`", line(command)))?;
@@ -50,8 +50,8 @@ pub(crate) fn lines(command: &mut Command, mut each: impl FnMut(String)) -> Resu
     child.wait().with_context(|| format!("waiting for `{}`", line(command)))
 }
 
-/// Runs `cargo test`, shows what it prints and counts the tests that passed and that failed; an error
-/// where it fails otherwise.
+/// Runs `cargo test`, shows its output and returns the number of tests that passed and failed; an error if it fails
+/// for another reason.
 pub(crate) fn tests(command: &mut Command) -> Result<(usize, usize)> {
     let (mut passed, mut failed) = (0, 0);
     let status = lines(command, |line| {
@@ -70,7 +70,7 @@ pub(crate) fn tests(command: &mut Command) -> Result<(usize, usize)> {
     Ok((passed, failed))
 }
 
-/// An error unless the program succeeded.
+/// An error if the program failed.
 pub(crate) fn succeeded(command: &Command, status: ExitStatus) -> Result<()> {
     if status.success() {
         return Ok(());
@@ -78,7 +78,7 @@ pub(crate) fn succeeded(command: &Command, status: ExitStatus) -> Result<()> {
     bail!("`{}` failed ({status})", line(command))
 }
 
-/// Builds with cargo and returns the executables that it made or found up to date.
+/// Builds with cargo and returns the executables that it built or that were up to date.
 pub(crate) fn cargo_build(command: &mut Command) -> Result<Vec<PathBuf>> {
     command.arg("--message-format=json-render-diagnostics");
     let mut executables = Vec::new();
@@ -90,7 +90,7 @@ pub(crate) fn cargo_build(command: &mut Command) -> Result<Vec<PathBuf>> {
     Ok(executables)
 }
 
-/// Runs a program for so long at the most; an error unless it succeeds in that time.
+/// Runs a program with a time limit; an error if it fails or exceeds the limit.
 pub(crate) fn run_for(limit: Duration, command: &mut Command) -> Result<()> {
     let mut child = command.spawn().with_context(|| format!("cannot start `{}`", line(command)))?;
     let start = Instant::now();
@@ -100,7 +100,7 @@ pub(crate) fn run_for(limit: Duration, command: &mut Command) -> Result<()> {
         }
         if start.elapsed() > limit {
             child.kill().and_then(|()| child.wait())?;
-            bail!("`{}` took more than {} s and was stopped", line(command), limit.as_secs());
+            bail!("`{}` was stopped after {} s", line(command), limit.as_secs());
         }
         thread::sleep(Duration::from_millis(20));
     }

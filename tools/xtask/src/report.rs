@@ -1,8 +1,8 @@
-//! What the firmware printed, taken apart: each line is a name and what belongs to it.
+//! Parses the firmware's output: each line is a name and its value.
 
 use anyhow::{Context, Result};
 
-/// The lines of a run that ended well.
+/// The lines of a successful run.
 pub(crate) struct Report(Vec<String>);
 
 impl Report {
@@ -11,35 +11,35 @@ impl Report {
         Report(lines)
     }
 
-    /// Every line with this name, in order, without the name.
+    /// The value of every line with this name, in order.
     pub(crate) fn all(&self, name: &str) -> impl Iterator<Item = &str> {
         let after = move |line: &'_ String| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' '));
         self.0.iter().filter(move |line| after(line)).map(move |line| line[name.len()..].trim())
     }
 
-    /// The first line with this name, without the name.
+    /// The value of the first line with this name.
     pub(crate) fn text(&self, name: &str) -> Result<&str> {
         self.all(name).next().with_context(|| format!("the firmware printed no line `{name}`"))
     }
 
-    /// The number with which the first line of this name begins.
+    /// The number at the start of the first line with this name.
     pub(crate) fn number(&self, name: &str) -> Result<u64> {
         let text = self.text(name)?;
         let number = text.split_whitespace().next().and_then(|word| word.parse().ok());
-        number.with_context(|| format!("the firmware printed `{name} {text}`, which is no number"))
+        number.with_context(|| format!("the firmware printed `{name} {text}`, expected a number"))
     }
 
-    /// Bytes of stack of parsing, setting up and running.
+    /// Stack in bytes of parsing, setting up and running.
     pub(crate) fn stacks(&self) -> Result<[u64; 3]> {
         let stack = |name| {
             let text = self.text(name)?;
             let bytes = text.split_once(", ").and_then(|(_, stack)| stack.split(' ').next()?.parse().ok());
-            bytes.with_context(|| format!("the firmware printed `{name} {text}`, which has no stack"))
+            bytes.with_context(|| format!("the firmware printed `{name} {text}`, expected a stack size"))
         };
         Ok([stack("parse")?, stack("set up")?, stack("run")?])
     }
 
-    /// Everything, for comparing runs.
+    /// All lines, to compare runs.
     pub(crate) fn lines(&self) -> &[String] {
         &self.0
     }
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_found_by_their_first_word() {
+    fn lines_are_found_by_their_name() {
         let report = Report::new(
             ["run     120 instructions", "running late", "saw cat", "saw dog"].map(Into::into).to_vec(),
         );

@@ -1,65 +1,66 @@
-//! `cargo xtask setup`: finds out what is missing for the firmware, says so, and installs it.
+//! `cargo xtask setup`: finds what the firmware needs and is missing, lists it and installs it.
 
-use std::io::{self, IsTerminal};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
 use crate::bench::Counter;
-use crate::process;
-use crate::toolchain::{self, TARGET, Toolchain};
+use crate::board::{Board, EMULATED, Runner};
+use crate::toolchain::{self, Toolchain};
+use crate::{packages, process};
 
-/// The emulator.
-pub(crate) const QEMU: &str = "qemu-system-arm";
-
-/// Debian's Rust, kept current by its security team, with the sources of `core`.
+/// Debian's Rust, which its security team keeps current, and the sources of `core`.
 const DEBIAN_RUST: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
 
-/// Debian's package of LLVM's linker.
+/// Debian's package with LLVM's linker.
 const DEBIAN_LINKER: &str = "lld";
 
-/// A server that does not answer must not hold everything up.
+/// Gives up if rustup's server does not answer in this time.
 const FETCH_LIMIT: Duration = Duration::from_secs(180);
 
-/// What is not there.
+/// What a board needs and is missing.
 struct Missing {
+    board: &'static Board,
     toolchain: bool,
     emulator: bool,
 }
 
 impl Missing {
-    fn find() -> Missing {
-        Missing { toolchain: Toolchain::find().is_none(), emulator: emulator().is_none() }
+    fn find(board: &'static Board) -> Missing {
+        let toolchain = Toolchain::find(board.target).is_none();
+        Missing { board, toolchain, emulator: emulator(board) == Emulator::Missing }
     }
 
     fn nothing(&self) -> bool {
         !self.toolchain && !self.emulator
     }
 
-    /// Says what will be installed, how and why.
+    /// Prints what will be installed, how and why.
     fn announce(&self) {
-        println!("Missing, and to be installed:");
+        let target = self.board.target;
+        println!("Missing:");
         if self.toolchain {
             let debian = DEBIAN_RUST.join(" ");
-            println!("- the Rust target {TARGET}: the firmware's processor, a Cortex-M4 with FPU");
+            println!("- the Rust target {target}, which the firmware is compiled for");
             if !toolchain::debian_forced() {
-                println!("    rustup target add {TARGET}");
-                println!("  or, where that cannot be fetched and the system has apt-get,");
+                println!("    rustup target add {target}");
+                println!("  or, if that fails and the system has apt-get,");
             }
-            println!("  Debian's Rust, which builds `core` from source (beside rustup's, not instead of it)");
+            println!("  Debian's Rust, which builds `core` from source (in addition to rustup's)");
             println!("    apt-get install {debian}");
         }
         if self.emulator {
-            println!("- {QEMU}: emulates the board, so that none has to be attached");
-            println!("    apt-get install {QEMU}");
+            let program = qemu(self.board).unwrap_or_default();
+            println!("- {program}, which emulates the board");
+            println!("    apt-get install {program}");
         }
     }
 }
 
-/// The command: installs what is missing, or says that nothing is.
+/// The command: installs what is missing for the emulated board and for `cargo xtask bench`.
 pub(crate) fn run(dry_run: bool) -> Result<()> {
-    let missing = Missing::find();
+    let missing = Missing::find(EMULATED);
     let counter_missing = !Counter::is_ready();
     if dry_run && (counter_missing || !missing.nothing()) {
         if !missing.nothing() {
@@ -70,94 +71,89 @@ pub(crate) fn run(dry_run: bool) -> Result<()> {
         }
         return Ok(());
     }
-    let toolchain = ensure()?;
+    let toolchain = ensure(EMULATED)?;
     Counter::ensure()?;
-    println!("Everything is there: {}; {}", toolchain.describe(), emulator().unwrap_or_default());
+    let emulator = match emulator(EMULATED) {
+        Emulator::Installed(version) => version,
+        Emulator::Missing | Emulator::NotNeeded => String::new(),
+    };
+    println!("Everything is installed: {}; {emulator}", toolchain.describe());
     Ok(())
 }
 
-/// The toolchain for the firmware; installs what is missing, and is silent where nothing is.
-pub(crate) fn ensure() -> Result<Toolchain> {
-    let missing = Missing::find();
+/// The toolchain for a board. Installs it and the board's emulator if they are missing; otherwise prints nothing.
+pub(crate) fn ensure(board: &'static Board) -> Result<Toolchain> {
+    let missing = Missing::find(board);
     if !missing.nothing() {
         missing.announce();
         install(&missing)?;
     }
-    if emulator().is_none() {
-        bail!("{QEMU} is still missing after its installation; is it on the PATH?");
+    if let (Emulator::Missing, Some(program)) = (emulator(board), qemu(board)) {
+        bail!("{program} was installed but cannot be run; is it on the PATH?");
     }
-    Toolchain::find().with_context(|| {
+    let target = board.target;
+    Toolchain::find(target).with_context(|| {
         format!(
-            "the Rust target {TARGET} is still missing; with rustup: `rustup target add {TARGET}`, \
-             on Debian 12 or later: `apt-get install {} {DEBIAN_LINKER}`",
+            "the Rust target {target} is still missing; install it with `rustup target add {target}`, \
+             or on Debian 12 or later with `apt-get install {} {DEBIAN_LINKER}`",
             DEBIAN_RUST.join(" ")
         )
     })
 }
 
 fn install(missing: &Missing) -> Result<()> {
-    let mut packages = Vec::new();
-    if missing.toolchain && !target_added() {
+    let mut wanted = Vec::new();
+    if missing.toolchain && !target_added(missing.board.target) {
         if !toolchain::debian_compiler() {
-            packages.extend(DEBIAN_RUST);
+            wanted.extend(DEBIAN_RUST);
         }
         if toolchain::linker().is_none() {
-            packages.push(DEBIAN_LINKER);
+            wanted.push(DEBIAN_LINKER);
         }
     }
     if missing.emulator {
-        packages.push(QEMU);
+        wanted.extend(qemu(missing.board));
     }
-    if packages.is_empty() { Ok(()) } else { install_packages(&packages) }
+    if wanted.is_empty() { Ok(()) } else { packages::install(&wanted) }
 }
 
-/// Lets rustup fetch the target; false where there is no rustup or it cannot.
-fn target_added() -> bool {
+/// Installs the target with rustup; false if there is no rustup or it fails.
+fn target_added(target: &str) -> bool {
     if toolchain::debian_forced() || process::probe("rustup", &["--version"]).is_none() {
         return false;
     }
     let mut rustup = Command::new("rustup");
-    // Its reason is enough; it prints its own stack where backtraces are asked for.
-    rustup.args(["target", "add", TARGET]).env_remove("RUST_BACKTRACE");
+    // With RUST_BACKTRACE, rustup would print its own stack in addition to the reason.
+    rustup.args(["target", "add", target]).env_remove("RUST_BACKTRACE");
     let added = process::run_for(FETCH_LIMIT, &mut rustup);
     if let Err(error) = &added {
-        println!("{error:#}; going on with Debian's Rust");
+        println!("{error:#}; falling back to Debian's Rust");
     }
     added.is_ok()
 }
 
-/// Installs Debian's packages, or says what a person has to do.
-pub(crate) fn install_packages(packages: &[&str]) -> Result<()> {
-    let list = packages.join(" ");
-    if process::probe("apt-get", &["--version"]).is_none() {
-        let brew = if cfg!(target_os = "macos") { " (here: `brew install qemu`)" } else { "" };
-        bail!(
-            "this system has no apt-get. Needed are Debian's packages {list}, or what gives the same: \
-             the target {TARGET} of rustup, {QEMU} and Python 3 from your system's packages{brew}"
-        );
-    }
-    let root = process::probe("id", &["-u"]).is_some_and(|id| id.trim() == "0");
-    if !root && process::probe("sudo", &["--version"]).is_none() {
-        bail!("installing packages needs root and there is no sudo; as root: apt-get install {list}");
-    }
-    let apt = |arguments: &[&str]| {
-        let mut words = if root { vec![] } else { vec!["sudo"] };
-        words.extend(["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]);
-        words.extend(arguments);
-        process::run(Command::new(words[0]).args(&words[1..]))
-    };
-    // A list that is out of date names packages that are gone.
-    apt(&["update", "--quiet"])?;
-    let mut install = vec!["install", "--quiet", "--no-install-recommends"];
-    // apt asks by itself where more is to be installed than named, or something removed.
-    if !io::stdin().is_terminal() {
-        install.push("--yes");
-    }
-    apt(&[&install, packages].concat())
+/// Whether a board's emulator can be run.
+#[derive(PartialEq, Eq)]
+enum Emulator {
+    /// It can; the first line that it prints about itself.
+    Installed(String),
+    Missing,
+    /// The board is not emulated.
+    NotNeeded,
 }
 
-/// The emulator's first line about itself.
-fn emulator() -> Option<String> {
-    let text = process::probe(QEMU, &["--version"])?;
-    text.lines().next().map(str::to_string)
+fn emulator(board: &Board) -> Emulator {
+    let Some(program) = qemu(board) else { return Emulator::NotNeeded };
+    match process::probe(program, &["--version"]) {
+        Some(text) => Emulator::Installed(text.lines().next().unwrap_or_default().to_string()),
+        None => Emulator::Missing,
+    }
+}
+
+/// The program that emulates a board, which is also the name of its Debian package.
+fn qemu(board: &Board) -> Option<&'static str> {
+    match board.runner {
+        Runner::Qemu { program, .. } => Some(program),
+        Runner::ProbeRs { .. } => None,
+    }
 }

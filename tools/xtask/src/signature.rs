@@ -1,4 +1,4 @@
-//! Signed networks: the key that the checks sign with, and an update of the emulated board.
+//! Signs networks for the checks, and checks an update on the emulated board.
 
 use std::fs;
 use std::path::PathBuf;
@@ -23,7 +23,7 @@ impl Case {
     }
 }
 
-/// A pair of keys, made where there is none yet.
+/// The private and the public key of the checks, created if missing.
 fn keys(tool: &Tool) -> Result<(PathBuf, PathBuf)> {
     let output = paths::output();
     fs::create_dir_all(&output).with_context(|| format!("creating {}", output.display()))?;
@@ -38,8 +38,8 @@ fn keys(tool: &Tool) -> Result<(PathBuf, PathBuf)> {
     Ok((private, public))
 }
 
-/// The emulated board replaces the digits' network by another one: where the power fails on the way or the image is
-/// forged, the old one runs, in the end the new one does, each with the host's scores to the bit.
+/// Updates the digits network on the emulated board. After a power failure or with a forged image, the old network
+/// runs; after a complete update, the new one. The scores must equal the host's, bit for bit.
 pub(crate) fn check_update(tool: &Tool, digits: &Case, toolchain: &Toolchain) -> Result<String> {
     let source = Source {
         name: "digits-update",
@@ -56,15 +56,16 @@ pub(crate) fn check_update(tool: &Tool, digits: &Case, toolchain: &Toolchain) ->
     let report = Report::new(emulator::run(&build.run(toolchain)?, |_| {})?.succeeded()?);
     let [old, new] = [&old, &new].map(|case| Ok::<_, anyhow::Error>(case.on_host()?.scores.swap_remove(0)));
     let (old, new) = (old?, new?);
-    ensure!(old != new, "both networks give the same scores: the check sees no difference");
+    ensure!(old != new, "both networks have the same scores, so the check cannot tell them apart");
     for (moment, slot, sequence, scores) in
         [("factory", 0, 1, &old), ("torn", 0, 1, &old), ("forged", 0, 1, &old), ("updated", 1, 2, &new)]
     {
         let (ran, expected) = (report.text(moment)?, format!("{slot} {sequence} {scores}"));
         ensure!(
             ran == expected,
-            "{moment}: slot, sequence number and scores are\n{ran}\nand not\n{expected}"
+            "{moment}: slot, sequence number and scores differ:\nboard    {ran}\nexpected {expected}"
         );
     }
-    Ok("torn and forged images fall back to network 1, a signed one makes it network 2, every bit of the scores".into())
+    Ok("the old network runs after an interrupted and a forged update, the new one after a complete update"
+        .into())
 }

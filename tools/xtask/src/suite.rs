@@ -1,11 +1,11 @@
-//! A list of checks as it runs: a line for each, and at the end how many passed.
+//! Runs a list of checks and sums up the results.
 
 use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::Result;
 
-/// How a check ended that could be made.
+/// The result of a check that did not end with an error.
 pub(crate) struct Outcome {
     passed: usize,
     failed: usize,
@@ -13,23 +13,23 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    /// It holds; `detail` says in figures what.
+    /// It passed; `detail` gives the figures.
     pub(crate) fn pass(detail: impl Into<String>) -> Outcome {
         Outcome { passed: 1, failed: 0, detail: detail.into() }
     }
 
-    /// It cannot be made here; `why` not.
+    /// It cannot run here, for the reason `why`.
     pub(crate) fn skip(why: impl Into<String>) -> Outcome {
         Outcome { passed: 0, failed: 0, detail: why.into() }
     }
 
-    /// It was many tests.
+    /// It consists of many tests.
     pub(crate) fn tests(passed: usize, failed: usize) -> Outcome {
         Outcome { passed, failed, detail: format!("{passed} tests passed, {failed} failed") }
     }
 }
 
-/// The checks made so far.
+/// The results so far.
 pub(crate) struct Suite<'a> {
     only: &'a [String],
     lines: Vec<String>,
@@ -38,12 +38,12 @@ pub(crate) struct Suite<'a> {
 }
 
 impl<'a> Suite<'a> {
-    /// A suite of those checks whose names contain one of the words in `only`; of all where it is empty.
+    /// A suite that runs only the checks whose names contain one of the words in `only`; if it is empty, all checks.
     pub(crate) fn new(only: &'a [String]) -> Suite<'a> {
         Suite { only, lines: Vec::new(), passed: 0, failed: 0 }
     }
 
-    /// Makes a check. A failed one does not end the suite: the others have something to say as well.
+    /// Runs a check. The suite continues after a failure.
     pub(crate) fn check(&mut self, name: &str, work: impl FnOnce() -> Result<Outcome>) {
         if !self.only.is_empty() && !self.only.iter().any(|word| name.contains(word)) {
             return;
@@ -70,14 +70,14 @@ impl<'a> Suite<'a> {
         self.lines.push(line);
     }
 
-    /// Sums up; the exit status says whether all passed.
+    /// Prints the summary; the exit status is success if no check failed.
     pub(crate) fn finish(self) -> ExitCode {
         println!("\n== summary");
         for line in &self.lines {
             println!("{line}");
         }
         if self.lines.is_empty() {
-            println!("no check's name contains {}", self.only.join(" or "));
+            println!("no check has a name with {}", self.only.join(" or "));
         }
         println!("{} passed, {} failed", self.passed, self.failed);
         if self.failed == 0 && !self.lines.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }

@@ -1,4 +1,4 @@
-//! The compiler for the firmware: rustup's with its target installed, or Debian's, which builds `core`.
+//! The Rust toolchain for the firmware: rustup's with the target installed, or Debian's, which builds `core`.
 
 use std::env;
 use std::ffi::OsString;
@@ -9,72 +9,85 @@ use anyhow::{Context, Result};
 
 use crate::{paths, process};
 
-/// The firmware's target.
-pub(crate) const TARGET: &str = "thumbv7em-none-eabihf";
-
-/// The oldest compiler that builds the firmware: the workspace's `rust-version`.
+/// The oldest compiler that builds the firmware: the workspace's `rust-version`, as major and minor version.
 const OLDEST: (u32, u32) = (1, 88);
 
-/// Where Debian's packages put their programs.
+/// Where Debian's packages install programs.
 const DEBIAN: &str = "/usr/bin";
 
-/// A cargo that can build for [`TARGET`].
+/// A cargo that can build for a target without an operating system.
 #[derive(Clone, Debug)]
-pub(crate) enum Toolchain {
-    /// The cargo that runs this program: its `core` for the target is installed.
+pub(crate) struct Toolchain {
+    target: &'static str,
+    rust: Rust,
+}
+
+/// Where a toolchain comes from.
+#[derive(Clone, Debug)]
+enum Rust {
+    /// The cargo that runs this program. `core` for the target is installed.
     Installed,
-    /// Debian's cargo and rustc: `core` is built from Debian's source package.
+    /// Debian's cargo and rustc. `core` is built from Debian's source package.
     Debian {
-        /// A linker for the target, which Debian's rustc does not bring.
+        /// A linker for the target, which Debian's rustc does not include.
         linker: PathBuf,
     },
 }
 
 impl Toolchain {
-    /// The toolchain that is ready for the firmware, if there is one.
-    pub(crate) fn find() -> Option<Toolchain> {
-        if !debian_forced() && is_installed(TARGET) {
-            return Some(Toolchain::Installed);
+    /// A toolchain that can build for the target, if there is one.
+    pub(crate) fn find(target: &'static str) -> Option<Toolchain> {
+        if !debian_forced() && is_installed(target) {
+            return Some(Toolchain { target, rust: Rust::Installed });
         }
         if !debian_compiler() {
             return None;
         }
-        Some(Toolchain::Debian { linker: linker()? })
+        Some(Toolchain { target, rust: Rust::Debian { linker: linker()? } })
     }
 
-    /// What it is, for people.
+    /// One line for people.
     pub(crate) fn describe(&self) -> String {
-        match self {
-            Toolchain::Installed => format!("the installed Rust toolchain, with {TARGET}"),
-            Toolchain::Debian { linker } => {
-                format!("Debian's Rust in {DEBIAN}, building `core` from source, with {}", linker.display())
+        match &self.rust {
+            Rust::Installed => format!("the installed Rust toolchain, with {}", self.target),
+            Rust::Debian { linker } => {
+                format!(
+                    "Debian's Rust in {DEBIAN}, which builds `core` from source, with {}",
+                    linker.display()
+                )
             }
         }
     }
 
-    /// The compiler's version.
+    /// Whether it is Debian's, which has no clippy.
+    pub(crate) fn is_debian(&self) -> bool {
+        matches!(self.rust, Rust::Debian { .. })
+    }
+
+    /// The version of its compiler.
     pub(crate) fn compiler(&self) -> Result<String> {
-        let rustc = match self {
-            Toolchain::Installed => PathBuf::from("rustc"),
-            Toolchain::Debian { .. } => Path::new(DEBIAN).join("rustc"),
+        let rustc = match self.rust {
+            Rust::Installed => PathBuf::from("rustc"),
+            Rust::Debian { .. } => Path::new(DEBIAN).join("rustc"),
         };
         Ok(process::output(Command::new(rustc).arg("--version"))?.trim().to_string())
     }
 
-    /// `cargo SUBCOMMAND` for the firmware's workspace and target.
+    /// `cargo SUBCOMMAND` in the firmware's workspace, for the target.
     pub(crate) fn cargo(&self, subcommand: &str) -> Command {
-        let mut command = match self {
-            Toolchain::Installed => host_cargo(),
-            Toolchain::Debian { .. } => Command::new(Path::new(DEBIAN).join("cargo")),
+        let mut command = match self.rust {
+            Rust::Installed => host_cargo(),
+            Rust::Debian { .. } => Command::new(Path::new(DEBIAN).join("cargo")),
         };
-        command.current_dir(paths::firmware()).args([subcommand, "--target", TARGET]);
-        if let Toolchain::Debian { linker } = self {
-            // The flag that builds `core` is not stable; the firmware itself is stable Rust.
+        command.current_dir(paths::firmware()).args([subcommand, "--target", self.target]);
+        if let Rust::Debian { linker } = &self.rust {
+            // `-Zbuild-std` is unstable; the firmware itself is stable Rust.
             command.arg("-Zbuild-std=core,alloc").env("RUSTC_BOOTSTRAP", "1");
             command.env("RUSTC", Path::new(DEBIAN).join("rustc"));
-            command.env("CARGO_TARGET_THUMBV7EM_NONE_EABIHF_LINKER", linker);
+            let triple = self.target.to_uppercase().replace(['-', '.'], "_");
+            command.env(format!("CARGO_TARGET_{triple}_LINKER"), linker);
             command.env("PATH", path_from(DEBIAN));
-            // What rustup and the outer cargo say about their own compiler does not hold for this one.
+            // rustup and the outer cargo set these for their own compiler.
             for name in ["RUSTUP_TOOLCHAIN", "LD_LIBRARY_PATH", "CARGO", "RUSTC_WRAPPER"] {
                 command.env_remove(name);
             }
@@ -90,26 +103,23 @@ pub(crate) fn host_cargo() -> Command {
     command
 }
 
-/// rustup's nightly toolchain, for what is not stable yet: fuzzing, sanitizers.
+/// rustup's nightly toolchain, which fuzzing and sanitizers need.
 #[derive(Clone, Debug)]
 pub(crate) struct Nightly;
 
 impl Nightly {
-    /// The toolchain, if it is installed.
-    ///
-    /// # Errors
-    /// Says how to install it.
+    /// The toolchain; the error says how to install it.
     pub(crate) fn find() -> Result<Nightly> {
-        process::probe("rustup", &["run", "nightly", "cargo", "--version"]).map(|_| Nightly).context(
-            "this needs Rust's nightly toolchain beside the stable one: `rustup toolchain install nightly`",
-        )
+        process::probe("rustup", &["run", "nightly", "cargo", "--version"])
+            .map(|_| Nightly)
+            .context("this needs Rust's nightly toolchain: run `rustup toolchain install nightly`")
     }
 
     /// Its cargo.
     pub(crate) fn cargo(&self) -> Command {
         let mut command = Command::new("rustup");
         command.args(["run", "nightly", "cargo"]).current_dir(paths::root());
-        // what the outer cargo says about its own compiler does not hold for this one
+        // the outer cargo sets these for its own compiler
         for name in ["RUSTUP_TOOLCHAIN", "LD_LIBRARY_PATH", "CARGO", "RUSTC", "RUSTFLAGS"] {
             command.env_remove(name);
         }
@@ -117,12 +127,12 @@ impl Nightly {
     }
 }
 
-/// Whether the person wants Debian's toolchain, even where rustup's would do.
+/// Whether the user wants Debian's toolchain even if rustup's has the target.
 pub(crate) fn debian_forced() -> bool {
     env::var_os("SKIPSTONE_SETUP").is_some_and(|value| value == "debian")
 }
 
-/// Whether Debian's cargo, rustc and the sources of `core` are there and new enough.
+/// Whether Debian's cargo, rustc and the sources of `core` are installed and new enough.
 pub(crate) fn debian_compiler() -> bool {
     let rustc = Path::new(DEBIAN).join("rustc");
     let new_enough =
@@ -131,7 +141,7 @@ pub(crate) fn debian_compiler() -> bool {
     new_enough && Path::new(DEBIAN).join("cargo").is_file() && sources.is_some_and(|path| path.is_file())
 }
 
-/// A linker for the target: the one that rustup's toolchain brings, or LLVM's.
+/// A linker for the target: rustup's or LLVM's.
 pub(crate) fn linker() -> Option<PathBuf> {
     let bundled = sysroot("rustc").and_then(|sysroot| {
         let version = process::probe("rustc", &["--version", "--verbose"])?;
@@ -159,7 +169,7 @@ fn version(text: &str) -> Option<(u32, u32)> {
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
 
-/// PATH with a folder in front.
+/// PATH, with a folder added in front.
 fn path_from(folder: &str) -> OsString {
     let rest = env::var_os("PATH").unwrap_or_default();
     let folders = std::iter::once(PathBuf::from(folder)).chain(env::split_paths(&rest));

@@ -1,4 +1,4 @@
-//! The stored instruction counts, and whether new ones are within 1 % of them.
+//! The stored instruction counts; new ones may exceed them by at most 1 %.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::paths;
 
-/// How to store new counts.
-const UPDATE: &str = "`cargo xtask bench --update` stores the new counts; commit them with their reason";
+const UPDATE: &str =
+    "to accept the new counts, run `cargo xtask bench --update` and explain them in the commit";
 
-/// Instructions of one run of each network in each mode, and the compiler that made the firmware.
+/// Instructions of one inference for each network and mode, and the compiler that built the firmware.
 #[derive(Deserialize, Serialize)]
 pub(crate) struct Baseline {
     compiler: String,
@@ -20,15 +20,15 @@ pub(crate) struct Baseline {
 }
 
 impl Baseline {
-    /// The one in the repository.
+    /// Reads the baseline in the repository.
     pub(crate) fn read() -> Result<Baseline> {
         let path = path();
         let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-        serde_json::from_str(&text).with_context(|| format!("{} is no baseline", path.display()))
+        serde_json::from_str(&text).with_context(|| format!("{} is not a valid baseline", path.display()))
     }
 
-    /// A line for each count that says how it compares; an error where the compiler is the same and one
-    /// grew by more than 1 % or is not known.
+    /// Returns a line for each count with the stored one. If the compiler is the same, a count that is more than
+    /// 1 % higher or not stored is an error.
     pub(crate) fn check(&self, compiler: &str, counts: &BTreeMap<String, u64>) -> Result<Vec<String>> {
         let (mut lines, mut grown) = (Vec::new(), Vec::new());
         for (name, count) in counts {
@@ -47,17 +47,17 @@ impl Baseline {
         }
         if compiler != self.compiler {
             let Baseline { compiler: stored, .. } = self;
-            lines.insert(0, format!("not judged: the baseline is of {stored}, this is {compiler}"));
+            lines.insert(0, format!("not compared: the baseline is from {stored}, this is {compiler}"));
         } else if !grown.is_empty() {
-            bail!("grown by more than 1 % over the baseline: {}\n{UPDATE}", grown.join("; "));
+            bail!("more than 1 % above the baseline: {}\n{UPDATE}", grown.join("; "));
         }
         Ok(lines)
     }
 
-    /// Stores counts beside those that the same compiler gave before, and says what changed.
+    /// Adds counts to the stored ones and prints what changed. Counts from another compiler are dropped.
     pub(crate) fn update(mut self, compiler: String, counts: BTreeMap<String, u64>) -> Result<()> {
         if compiler != self.compiler {
-            println!("{} -> {compiler}: all other counts are dropped", self.compiler);
+            println!("{} -> {compiler}: dropping all other counts", self.compiler);
             self.instructions.clear();
         }
         for (name, count) in &counts {
@@ -91,34 +91,34 @@ mod tests {
     }
 
     #[test]
-    fn one_percent_more_passes() {
+    fn an_increase_by_one_percent_passes() {
         let lines = baseline().check("rustc 1", &counts(1010)).unwrap();
         assert_eq!(lines, ["resnet8 default: 1000 -> 1010 instructions (+1.00 %)"]);
     }
 
     #[test]
-    fn more_than_one_percent_more_fails_and_names_it() {
+    fn a_larger_increase_fails_and_is_named() {
         let error = baseline().check("rustc 1", &counts(1011)).unwrap_err().to_string();
         assert!(error.contains("resnet8 default: 1000 -> 1011 instructions (+1.10 %)"), "{error}");
         assert!(error.contains("cargo xtask bench --update"), "{error}");
     }
 
     #[test]
-    fn what_is_not_stored_fails() {
+    fn a_count_that_is_not_stored_fails() {
         let other = BTreeMap::from([("resnet8 speed".to_string(), 1)]);
         let error = baseline().check("rustc 1", &other).unwrap_err().to_string();
         assert!(error.contains("resnet8 speed: 1 instructions, not in the baseline"), "{error}");
     }
 
     #[test]
-    fn another_compiler_is_not_judged_visibly() {
+    fn counts_of_another_compiler_are_reported_and_not_compared() {
         let lines = baseline().check("rustc 2", &counts(2000)).unwrap();
-        assert_eq!(lines[0], "not judged: the baseline is of rustc 1, this is rustc 2");
+        assert_eq!(lines[0], "not compared: the baseline is from rustc 1, this is rustc 2");
         assert!(lines[1].contains("+100.00 %"), "{lines:?}");
     }
 
     #[test]
-    fn the_stored_baseline_can_be_read() {
+    fn the_stored_baseline_is_valid() {
         Baseline::read().unwrap();
     }
 }

@@ -1,4 +1,4 @@
-//! Counts instructions and models cycles, in total and step by step, with `cycles/m4cycles.py`.
+//! Counts instructions and models cycles with `cycles/m4cycles.py`, in total and for each step.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,20 +7,20 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
-use crate::{paths, process, setup};
+use crate::{packages, paths, process};
 
-/// The function that is counted, in firmware-example's `bench`.
+/// The function of firmware-example's `bench` that is counted.
 const FUNCTION: &str = "bench::run";
 
-/// The executor's function that makes one step of the schedule.
+/// The runtime's function that executes one step of the schedule.
 const STEPS: &str = "Memory::run";
 
-/// What something took.
+/// Instructions and cycles.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 pub(crate) struct Cost {
-    /// Instructions that were executed.
+    /// Executed instructions.
     pub(crate) instructions: u64,
-    /// Cycles that a Cortex-M4 takes for them, by the model.
+    /// Modelled cycles of a Cortex-M4.
     pub(crate) cycles: u64,
 }
 
@@ -31,7 +31,7 @@ impl std::ops::AddAssign for Cost {
     }
 }
 
-/// A run, counted.
+/// The counts of one run.
 #[derive(Deserialize)]
 pub(crate) struct Counted {
     /// The whole run.
@@ -41,20 +41,20 @@ pub(crate) struct Counted {
     pub(crate) steps: Vec<Cost>,
 }
 
-/// The script, and a Python that has what it needs.
+/// A Python environment with the packages that the script needs.
 pub(crate) struct Counter {
     python: PathBuf,
 }
 
 impl Counter {
-    /// Finds it; sets the Python environment up where it is missing or not the one that is asked for.
+    /// Finds the environment; creates it if it is missing or its requirements have changed.
     pub(crate) fn ensure() -> Result<Counter> {
         let environment = environment();
         let python = environment.join("bin").join("python");
         if !Counter::is_ready() {
             Counter::announce();
             if process::probe("python3", &["-c", "import ensurepip, venv"]).is_none() {
-                setup::install_packages(&["python3-venv"])?;
+                packages::install(&["python3-venv"])?;
             }
             process::run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&environment))?;
             let install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
@@ -66,26 +66,26 @@ impl Counter {
         Ok(Counter { python })
     }
 
-    /// Whether nothing has to be set up.
+    /// Whether the environment exists and is up to date.
     pub(crate) fn is_ready() -> bool {
         let [made_from, wanted] = [stamp(), requirements()].map(|path| fs::read(path).ok());
         made_from.is_some() && made_from == wanted
     }
 
-    /// Says what will be set up and why; not where the JSON goes.
+    /// Prints what will be installed and why, to standard error: standard output may be JSON.
     pub(crate) fn announce() {
-        eprintln!("Missing, and to be installed in {}:", environment().display());
+        eprintln!("Missing, to be installed in {}:", environment().display());
         eprintln!(
-            "- the Python packages capstone, pyelftools and unicorn: `cargo xtask bench` counts cycles with them"
+            "- the Python packages capstone, pyelftools and unicorn, with which `cargo xtask bench` counts cycles"
         );
     }
 
-    /// Runs the firmware's `bench` until its run has ended, and counts.
+    /// Runs the firmware `bench` until its inference has ended, and counts.
     pub(crate) fn count(&self, elf: &Path) -> Result<Counted> {
         let mut command = Command::new(&self.python);
         command.arg(scripts().join("m4cycles.py")).arg(elf);
         let text = process::output(command.args(["--function", FUNCTION, "--steps", STEPS]))?;
-        serde_json::from_str(&text).context("m4cycles.py printed other than its JSON")
+        serde_json::from_str(&text).context("m4cycles.py printed invalid JSON")
     }
 
     /// Runs the script's own tests.
@@ -98,7 +98,7 @@ fn environment() -> PathBuf {
     paths::root().join("target").join("cycles")
 }
 
-/// What the environment was made from.
+/// A copy of the requirements that the environment was created from.
 fn stamp() -> PathBuf {
     environment().join("requirements.txt")
 }

@@ -1,4 +1,4 @@
-//! Which layer each step of a run works for: the schedule says it, on the host as on the board.
+//! Attributes each step of a run to its layer, with the runtime's own schedule.
 
 use anyhow::{Context, Result, ensure};
 use skipstone::Model;
@@ -7,20 +7,20 @@ use skipstone::schedule::{Segment, Tensor};
 use super::cycles::{Cost, Counted};
 use crate::case::Case;
 
-/// The cost of each layer of a run, and of the rest: rows from the caller, the schedule, softmax.
+/// The cost of each layer, and of the rest: input rows, the schedule, softmax.
 pub(crate) fn attribute(case: &Case, counted: &Counted) -> Result<(Vec<Cost>, Cost)> {
     let mut storage = Vec::new();
     let layers = steps(&case.model(&mut storage)?)?;
     ensure!(
         layers.len() == counted.steps.len(),
-        "the schedule has {} steps, the board made {}",
+        "the schedule has {} steps, the board executed {}",
         layers.len(),
         counted.steps.len()
     );
     let mut costs = vec![Cost::default(); case.facts.layers.len()];
     let mut in_layers = Cost::default();
     for (layer, cost) in layers.iter().zip(&counted.steps) {
-        *costs.get_mut(*layer).context("`skipstone inspect` states fewer layers")? += *cost;
+        *costs.get_mut(*layer).context("`skipstone inspect` prints fewer layers")? += *cost;
         in_layers += *cost;
     }
     let rest = Cost {
@@ -30,7 +30,7 @@ pub(crate) fn attribute(case: &Case, counted: &Counted) -> Result<(Vec<Cost>, Co
     Ok((costs, rest))
 }
 
-/// The layer of each step of a run that is fed by rows, feeding left out.
+/// The layer of each step of a run that is fed by rows. Steps that read input rows are left out.
 fn steps(model: &Model<'_>) -> Result<Vec<usize>> {
     let plan = model.memory_plan(false).context("the blob has no plan")?;
     let (mut stages, mut strips) = (model.stages(), plan.strips.iter());
@@ -50,7 +50,7 @@ fn steps(model: &Model<'_>) -> Result<Vec<usize>> {
         }
         let segment = Segment { input, nodes: &nodes };
         let mut made = vec![0; nodes.len() + 1];
-        // what the segment before has made is there
+        // the output of the previous segment is complete
         made[0] = if index == 0 { 0 } else { input.rows };
         while let Some(step) = segment.next(&made) {
             made[usize::from(step.tensor)] += step.count;
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_layer_has_the_steps_of_its_rows() {
+    fn every_layer_takes_one_step_per_strip_of_rows() {
         let model =
             Model::parse(skipstone::include_model!("../../../../models/cifar10-resnet8.skip")).unwrap();
         let strips = model.memory_plan(false).unwrap().strips;

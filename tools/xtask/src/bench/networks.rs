@@ -1,4 +1,4 @@
-//! What is measured: the networks, the ways to convert them, and weights for those that have none here.
+//! The networks to measure, the modes to convert them in, and random weights for untrained ones.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,14 +11,14 @@ use safetensors::tensor::{Dtype, TensorView};
 use crate::case::{Case, Source, Tool};
 use crate::paths;
 
-/// A network for 32x32 RGB pictures.
+/// A network for 32x32 RGB images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Network {
-    /// MLPerf Tiny's, trained on CIFAR-10: models/cifar10-resnet8.toml.
+    /// MLPerf Tiny's, trained on CIFAR-10: models/cifar10-resnet8.toml
     Resnet8,
-    /// The CIFAR family's, 3 blocks a stage, padded shortcuts, random weights.
+    /// CIFAR family, 3 blocks per stage, padded shortcuts, random weights
     Resnet20,
-    /// The same with 9 blocks a stage.
+    /// The same with 9 blocks per stage
     Resnet56,
 }
 
@@ -27,18 +27,18 @@ pub(crate) enum Network {
 pub(crate) struct Mode {
     /// Its name.
     pub(crate) name: &'static str,
-    /// What `skipstone convert` is told.
+    /// Arguments for `skipstone convert`.
     arguments: &'static [&'static str],
 }
 
-/// Every mode: the one table to extend.
+/// Every mode.
 pub(crate) const MODES: &[Mode] = &[
     Mode { name: "speed", arguments: &["--optimize", "speed"] },
     Mode { name: "balanced", arguments: &["--optimize", "balanced"] },
     Mode { name: "memory", arguments: &["--optimize", "memory"] },
 ];
 
-/// Enough for random weights, whose ranges are nobody's concern.
+/// Few images are enough for random weights, whose accuracy does not matter.
 const FEW_IMAGES: [&str; 2] = ["--calibration-images", "10"];
 
 impl Network {
@@ -51,7 +51,7 @@ impl Network {
         }
     }
 
-    /// The network converted in this mode, with one photo.
+    /// The network, converted in this mode, and one photo.
     pub(crate) fn case(self, mode: &Mode, tool: &Tool) -> Result<Case> {
         let (network, images) = match self {
             Network::Resnet8 => (paths::models().join("cifar10-resnet8.toml"), &[][..]),
@@ -62,7 +62,7 @@ impl Network {
         Case::make(tool, &Source::photo(&format!("{}-{}", self.name(), mode.name), network, &arguments))
     }
 
-    /// ResNet-56 in the least RAM that it can have, with pictures to compare bit by bit.
+    /// ResNet-56 with a tight RAM limit, and images whose scores are compared.
     pub(crate) fn deep(tool: &Tool, pictures: usize) -> Result<Case> {
         let network = Network::Resnet56.synthesise(9)?;
         let source = Source {
@@ -74,8 +74,8 @@ impl Network {
         Case::make(tool, &source)
     }
 
-    /// Writes a network of the CIFAR family with `blocks` blocks a stage; returns its description. What
-    /// a run costs does not depend on the weights.
+    /// Writes a network of the CIFAR family with `blocks` blocks per stage and random weights, which do not affect
+    /// the cost. Returns the path of its description.
     fn synthesise(self, blocks: usize) -> Result<PathBuf> {
         let mut weights = Weights { seed: 1, tensors: BTreeMap::new() };
         weights.add("conv1.weight".into(), &[16, 3, 3, 3], 1.0);
@@ -84,7 +84,7 @@ impl Network {
             for block in 0..blocks {
                 let name = format!("layer{}.{block}", stage + 1);
                 weights.add(format!("{name}.conv1.weight"), &[width, channels, 3, 3], 1.0);
-                // small, so that activations do not grow from block to block
+                // small gain, so that activations do not grow from block to block
                 weights.add(format!("{name}.conv2.weight"), &[width, width, 3, 3], 0.2);
                 channels = width;
             }
@@ -119,7 +119,7 @@ stage = [
     }
 }
 
-/// Random weights, always the same.
+/// Pseudorandom weights from a fixed seed.
 struct Weights {
     seed: u32,
     /// Shape and little-endian values of each tensor.
@@ -127,14 +127,14 @@ struct Weights {
 }
 
 impl Weights {
-    /// Adds a tensor, outputs first, that multiplies its input's variance by the square of `gain`, half
-    /// of it being cut away by ReLU.
+    /// Adds a tensor, output channels first, that scales the variance of its input by the square of `gain`, assuming
+    /// that ReLU removes half of it.
     fn add(&mut self, name: String, shape: &[usize], gain: f32) {
         let inputs: usize = shape[1..].iter().product();
         let largest = gain * (6.0 / inputs as f32).sqrt();
         let mut bytes = Vec::new();
         for _ in 0..shape[0] * inputs {
-            // Marsaglia's xorshift with 32 bits
+            // Marsaglia's 32-bit xorshift
             self.seed ^= self.seed << 13;
             self.seed ^= self.seed >> 17;
             self.seed ^= self.seed << 5;

@@ -1,18 +1,18 @@
-//! Measurements as tables for people, none wider than 80 columns, with what others reach beside them.
+//! Formats measurements as tables of at most 80 columns, with published figures of other engines.
 
 use comfy_table::{CellAlignment, Table, TableStyle};
 
-use super::Measurement;
 use super::cycles::Cost;
+use super::measurement::Measurement;
 
-/// Clocks for which times are given: nRF52840, NUCLEO-L4R5ZI (the peers'), STM32F407.
+/// Clocks in MHz: nRF52840, NUCLEO-L4R5ZI (used for the published figures), STM32F407.
 const MEGAHERTZ: [u64; 3] = [64, 120, 168];
 
-/// Cycles that silicon took for the model's, at 120 MHz from flash with wait states.
+/// Cycles on silicon per modelled cycle, at 120 MHz from flash with wait states.
 const CALIBRATION: f64 = 1.15;
 
-/// What others take for ResNet-8: engine, instructions per MAC, cycles per MAC and milliseconds. Published
-/// for silicon (MLPerf Tiny's result logs, NUCLEO-L4R5ZI at 120 MHz), the last two run in our model.
+/// Other engines on ResNet-8: engine, instructions per MAC, cycles per MAC and milliseconds. MLPerf Tiny's published
+/// results on silicon (NUCLEO-L4R5ZI at 120 MHz); the last two were measured with our cycle model.
 const PEERS: [[&str; 4]; 8] = [
     ["TensorFlow Lite Micro, reference kernels, v0.5", "", "6.76", "704"],
     ["microTVM + CMSIS-NN, v1.0", "", "3.74", "390"],
@@ -24,7 +24,7 @@ const PEERS: [[&str; 4]; 8] = [
     ["CMSIS-NN alone, in this model", "2.29", "2.75", ""],
 ];
 
-/// All measurements, and the peers.
+/// All measurements, and other engines for comparison.
 pub(crate) fn summary(measurements: &[Measurement]) -> String {
     let mut counts = table(&["network", "mode", "MACs", "instructions", "/MAC", "cycles", "/MAC"], "<<>>>>>");
     let mut times = table(
@@ -50,26 +50,26 @@ pub(crate) fn summary(measurements: &[Measurement]) -> String {
         let starts = [each.parse_instructions, each.set_up_instructions, each.verify_instructions];
         once.add_row(name.iter().cloned().chain(starts.map(grouped)));
     }
-    let mut peers = table(&["peers, ResNet-8 on a Cortex-M4", "instr./MAC", "cycles/MAC", "ms"], "<>>>");
+    let mut peers = table(&["ResNet-8 on a Cortex-M4", "instr./MAC", "cycles/MAC", "ms"], "<>>>");
     peers.add_rows(PEERS);
     format!(
-        "One picture, fed by rows, on a Cortex-M4. Instructions are exact to 40. Cycles
-are a model's, for memory without wait states: published firmware took {CALIBRATION}
-times as many on silicon.
+        "One image, fed by rows, on a Cortex-M4. Instruction counts are exact to 40.
+Cycles are modelled, for memory without wait states; published firmware took
+{CALIBRATION} times as many on silicon.
 
 {}
-Milliseconds by the model, and what silicon would take by the factor above.
+Milliseconds according to the model, and scaled to silicon by this factor.
 
 {}
-Bytes: arena with the frame in it, arena fed by rows, blob and code in flash,
-the deepest stack.
+Bytes: arena with the frame in it, arena if fed by rows, blob and code in
+flash, maximum stack.
 
 {}
-Instructions of parsing and of setting up, once, and of `Model::verify`.
+Instructions to parse and set up, once, and to run `Model::verify`.
 
 {}
-Of the peers, what MLPerf Tiny published for silicon (NUCLEO-L4R5ZI, 120 MHz),
-and two run by us in this model.
+Other engines: MLPerf Tiny's published results on silicon (NUCLEO-L4R5ZI,
+120 MHz), and two measured with this model.
 
 {}",
         lines(&counts),
@@ -80,20 +80,20 @@ and two run by us in this model.
     )
 }
 
-/// What it costs to run a network signed: code, instructions and stack of the start-up's parsing.
+/// The cost of running a network signed: code size, and instructions and stack of parsing.
 pub(crate) fn signature(plain: &Measurement, code_bytes: u64, instructions: u64, stack: &str) -> String {
     let Measurement { network, mode, .. } = plain;
     let [code_before, before] = [plain.code_bytes, plain.parse_instructions].map(grouped);
     format!(
-        "{network}, {mode}, signed: {} B of code and constants, {code_before} unsigned;
-parsing takes {} instructions and {stack},
-{before} instructions unsigned.",
+        "{network}, {mode}, signed: {} B of code and constants
+({code_before} B unsigned); parsing takes {} instructions and
+{stack} ({before} instructions unsigned).",
         grouped(code_bytes),
         grouped(instructions)
     )
 }
 
-/// A measurement, layer by layer.
+/// One measurement, layer by layer.
 pub(crate) fn layers(measurement: &Measurement) -> String {
     let Measurement { network, mode, case, run, .. } = measurement;
     let header = ["layer", "window", "instructions", "/MAC", "cycles", "/MAC", "%"];
@@ -109,13 +109,10 @@ pub(crate) fn layers(measurement: &Measurement) -> String {
     }
     add("rest", "", 0, measurement.rest);
     add("total", "", case.facts.macs, *run);
-    format!(
-        "{network}, {mode}: layer by layer; the rest is input rows, schedule and softmax\n\n{}\n",
-        lines(&table)
-    )
+    format!("{network}, {mode}, by layer; `rest` is input rows, schedule and softmax\n\n{}\n", lines(&table))
 }
 
-/// Instructions and cycles per MAC, empty where there are none.
+/// Instructions and cycles per MAC; empty if there are no MACs.
 fn per_mac(cost: Cost, macs: u64) -> [String; 2] {
     [cost.instructions, cost.cycles].map(|count| match macs {
         0 => String::new(),
@@ -128,7 +125,7 @@ fn milliseconds(cycles: f64, megahertz: u64) -> String {
     if milliseconds < 1000.0 { format!("{milliseconds:.1}") } else { grouped(milliseconds as u64) }
 }
 
-/// A table of columns that are aligned left (`<`) or right (`>`).
+/// A table whose columns are aligned left (`<`) or right (`>`).
 fn table(header: &[&str], alignment: &str) -> Table {
     let mut table = Table::new();
     table.load_style(TableStyle::new()).set_header(header.to_vec());
@@ -163,7 +160,7 @@ mod tests {
     use super::*;
     use crate::case::{Case, Facts, Layer};
 
-    /// A network of ResNet-56's size, as slow as the reference kernels.
+    /// Numbers of ResNet-56 on the reference kernels, the widest that occur.
     fn measurement() -> Measurement {
         let run = Cost { instructions: 1_051_234_567, cycles: 1_690_123_456 };
         let layer = Layer { name: "layer2.0 projection".into(), window: "3x3/2 +".into(), macs: 125_000_000 };
