@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result};
-use skipstone::Kernels;
+use skipstone::host::Kernels;
 
 use crate::board::{self, Board, EMULATED};
 use crate::case::Case;

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use skipstone::Model;
-use skipstone::schedule::{Segment, Tensor};
+use skipstone::host::schedule::{Segment, Tensor};
 
 use super::cycles::{Cost, Counted};
 use crate::case::Case;
@@ -33,30 +33,27 @@ pub(crate) fn attribute(case: &Case, counted: &Counted) -> Result<(Vec<Cost>, Co
 /// The layer of each step of a run that is fed by rows. Steps that read input rows are left out.
 fn steps(model: &Model<'_>) -> Result<Vec<usize>> {
     let plan = model.memory_plan(false).context("the blob has no plan")?;
-    let (mut stages, mut strips) = (model.stages(), plan.strips.iter());
+    let (mut layers, mut strips) = (model.layers(), plan.strips.iter());
     let shape = model.input();
     let row_bytes = u32::try_from(shape.row_len())?;
     let mut input = Tensor { rows: shape.height, row_bytes, base: 0, contiguous: false };
-    let (mut order, mut before) = (Vec::new(), 0);
+    let (mut order, mut first) = (Vec::new(), 0u16);
     for (index, count) in plan.segments.iter().enumerate() {
         let mut nodes = Vec::new();
-        let mut reads = 0;
-        for entry in stages.by_ref().take(usize::from(*count)) {
-            for layer in entry?.stage.layers(reads, nodes.len() as u16 + 1) {
-                let strip = *strips.next().context("the plan has no strip for a layer")?;
-                nodes.push(layer.place(strip, 0));
-            }
-            reads = nodes.len() as u16;
+        for entry in layers.by_ref().take(usize::from(*count)) {
+            let strip = *strips.next().context("the plan has no strip for a layer")?;
+            let node = entry?.layer.place(first, strip, 0);
+            nodes.push(node.context("a layer reads a tensor of another segment")?);
         }
-        let segment = Segment { input, nodes: &nodes };
+        let segment = Segment { first, input, nodes: &nodes };
         let mut made = vec![0; nodes.len() + 1];
         // the output of the previous segment is complete
         made[0] = if index == 0 { 0 } else { input.rows };
         while let Some(step) = segment.next(&made) {
             made[usize::from(step.tensor)] += step.count;
-            order.extend(usize::from(step.tensor).checked_sub(1).map(|layer| before + layer));
+            order.extend((first + step.tensor).checked_sub(1).filter(|_| step.tensor > 0).map(usize::from));
         }
-        before += nodes.len();
+        first += u16::from(*count);
         input = nodes.last().context("the plan has an empty segment")?.output;
     }
     Ok(order)
@@ -71,14 +68,10 @@ mod tests {
         let model =
             Model::parse(skipstone::include_model!("../../../../models/cifar10-resnet8.skip")).unwrap();
         let strips = model.memory_plan(false).unwrap().strips;
-        let layers: Vec<_> =
-            model.stages().flat_map(|entry| entry.unwrap().stage.layers(0, 1).collect::<Vec<_>>()).collect();
-        let expected: Vec<_> = layers
-            .iter()
-            .zip(strips)
-            .map(|(layer, strip)| layer.node.steps().div_ceil((*strip).into()))
-            .collect();
-        let mut made = vec![0; layers.len()];
+        let layers = model.layers().map(|entry| entry.unwrap().layer.node);
+        let expected: Vec<_> =
+            layers.zip(strips).map(|(node, strip)| node.steps().div_ceil((*strip).into())).collect();
+        let mut made = vec![0; expected.len()];
         steps(&model).unwrap().into_iter().for_each(|layer| made[layer] += 1);
         assert_eq!(made, expected);
     }
