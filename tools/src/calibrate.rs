@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use rayon::prelude::*;
 
-use crate::float::{Evaluator, TensorId};
+use crate::float::Evaluator;
+use crate::ir::TensorId;
 
 /// Bins of a tensor's histogram.
 const BINS: usize = 2048;

@@ -1,38 +1,30 @@
-//! Float inference of a network's layer list: the reference for calibration and for `eval --against`.
+//! Float inference of a network: the reference for calibration and for `eval --against`.
 
-mod error;
 pub(crate) mod kernels;
-mod shapes;
 
-use std::mem::swap;
+use std::borrow::Cow;
 use std::sync::{Mutex, PoisonError};
 
-pub use error::{MAX_TENSOR_LENGTH, ShapeError, ShapeProblem};
-pub use shapes::{StageShapes, shapes};
+use skipstone::host::Softmax;
 
-use crate::network::{Block, FloatNetwork, Shortcut, Stage};
-pub use crate::network::{Part, TensorId};
+use crate::ir::{FloatNetwork, INPUT, Operation, ShapeError, TensorId, check};
+use kernels::Filters;
 
-/// Runs a float network, one image at a time; share it between threads to run many.
+/// Runs a float network after the passes, one image at a time; share it between threads to run many.
 ///
 /// ```
-/// # use skipstone_tools::{float::Evaluator, network::*};
-/// # use skipstone::Shape;
-/// # let network = FloatNetwork {
-/// #     name: "mean".into(),
-/// #     input: Shape::new(1, 2, 1),
-/// #     preprocessing: Preprocessing { mean: vec![0.0], std: vec![1.0] },
-/// #     stages: vec![Stage::GlobalAveragePool { name: "mean".into() }],
-/// #     labels: Vec::new(),
-/// #     quantized: Quantized::default(),
-/// # };
+/// # use skipstone_tools::{float::Evaluator, ir::*};
+/// # use skipstone::{Shape, host::Softmax};
+/// # let mut network = FloatNetwork::new("mean", Shape::new(1, 2, 1));
+/// # let tensor = network.push("mean", &[INPUT], Operation::GlobalAveragePool, Weights::None)?;
+/// # network.outputs.push(Output { name: "scores".into(), tensor, softmax: Softmax::None });
 /// use rayon::prelude::*;
 ///
 /// let evaluator = Evaluator::new(&network)?;
 /// let images = [[0, 255], [51, 51]];
-/// let scores: Vec<Vec<f32>> =
+/// let scores: Vec<Vec<Vec<f32>>> =
 ///     images.par_iter().map(|image| evaluator.run(image, &mut |_, _| {})).collect();
-/// assert_eq!(scores, [[0.5], [0.2]]);
+/// assert_eq!(scores, [[[0.5]], [[0.2]]]); // one output, one value
 ///
 /// // Calibration: every thread folds its images, then the threads' results are merged.
 /// let largest = images
@@ -45,12 +37,15 @@ pub use crate::network::{Part, TensorId};
 ///     })
 ///     .reduce(|| 0.0, f32::max);
 /// assert_eq!(largest, 1.0);
-/// # Ok::<(), skipstone_tools::float::ShapeError>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
 pub struct Evaluator<'n> {
     network: &'n FloatNetwork,
-    shapes: Vec<StageShapes>,
+    /// Each layer's weights and biases; both empty if it has none.
+    parameters: Vec<(Cow<'n, [f32]>, Vec<f32>)>,
+    /// For each layer, the tensors that nothing reads after it.
+    ended: Vec<Vec<TensorId>>,
     /// Buffers of runs that have ended, for the next ones: as many as ever ran at the same time.
     idle: Mutex<Vec<Buffers>>,
 }
@@ -58,59 +53,107 @@ pub struct Evaluator<'n> {
 /// The tensors that one run needs at a time.
 #[derive(Debug, Default)]
 struct Buffers {
-    input: Vec<f32>,
-    output: Vec<f32>,
-    /// A block's path, between its convolutions.
-    path: Vec<f32>,
-    next: Vec<f32>,
-    projection: Vec<f32>,
+    /// Empty before a tensor is made and after its last reader.
+    tensors: Vec<Vec<f32>>,
+    spare: Vec<Vec<f32>>,
     columns: Vec<f32>,
 }
 
 impl<'n> Evaluator<'n> {
-    /// Checks the network with [`shapes`].
-    pub fn new(network: &'n FloatNetwork) -> Result<Self, ShapeError> {
-        Ok(Evaluator { network, shapes: shapes(network)?, idle: Mutex::default() })
-    }
-
-    /// The shapes of each stage, in order.
-    pub fn shapes(&self) -> &[StageShapes] {
-        &self.shapes
-    }
-
-    /// Runs the network on one image, raw bytes in HWC order, and returns the last stage's output.
+    /// An evaluator of a network that [`check`] accepts.
     ///
-    /// `observe` is called with every activation tensor (NHWC) in the order of execution: first
-    /// [`TensorId::INPUT`], then for each stage its output; for a block first each of its path's
-    /// tensors, then its projection's, then its output.
+    /// # Errors
+    /// As [`check`].
+    pub fn new(network: &'n FloatNetwork) -> Result<Self, ShapeError> {
+        check(network)?;
+        let parameters = network.layers.iter().map(|layer| {
+            let (weights, bias) = layer.parameters.weights.real(&layer.operation);
+            (weights, bias.iter().map(|&bias| bias as f32).collect())
+        });
+        let mut last: Vec<usize> = (0..=network.layers.len()).map(|tensor| tensor.max(1) - 1).collect();
+        for (index, layer) in network.layers.iter().enumerate() {
+            layer.reads().for_each(|tensor| last[tensor] = index);
+        }
+        let mut ended = vec![Vec::new(); network.layers.len()];
+        for (tensor, last) in last.into_iter().enumerate() {
+            if network.outputs.iter().all(|output| output.tensor != tensor) {
+                ended[last].push(tensor);
+            }
+        }
+        Ok(Evaluator { network, parameters: parameters.collect(), ended, idle: Mutex::default() })
+    }
+
+    /// The network.
+    pub fn network(&self) -> &'n FloatNetwork {
+        self.network
+    }
+
+    /// Runs the network on one image, raw bytes in HWC order, and returns its outputs in order, softmax
+    /// applied.
+    ///
+    /// `observe` is called with every tensor (NHWC) in order: the input, then what each layer makes.
     ///
     /// # Panics
-    ///
-    /// If the image has not exactly one byte for each value of the network's input.
-    pub fn run(&self, image: &[u8], observe: &mut dyn FnMut(TensorId, &[f32])) -> Vec<f32> {
+    /// If the image does not have exactly one byte for each value of the network's input.
+    pub fn run(&self, image: &[u8], observe: &mut dyn FnMut(TensorId, &[f32])) -> Vec<Vec<f32>> {
         let mut buffers = self.lock().pop().unwrap_or_default();
-        self.preprocess(image, &mut buffers.input);
-        observe(TensorId::INPUT, &buffers.input);
-        for (index, (stage, shapes)) in self.network.stages.iter().zip(&self.shapes).enumerate() {
-            let Buffers { input, output, columns, .. } = &mut buffers;
-            let sides = [shapes.input, shapes.output];
-            match stage {
-                Stage::Conv2d(conv) => kernels::conv2d(conv, sides, input, columns, output),
-                Stage::MaxPool2d(pool) => kernels::max_pool2d(pool, sides, input, output),
-                Stage::AveragePool2d(pool) => kernels::average_pool2d(pool, sides, input, output),
-                Stage::GlobalAveragePool { .. } => kernels::global_average_pool(shapes.input, input, output),
-                Stage::Dense(dense) => kernels::dense(dense, input, output),
-                Stage::Softmax => kernels::softmax(shapes.input.channels.into(), input, output),
-                Stage::Block(block) => buffers.run_block(block, shapes, &mut |part, values| {
-                    observe(TensorId { stage: index, part }, values);
-                }),
-            }
-            observe(TensorId { stage: index, part: Part::Output }, &buffers.output);
-            swap(&mut buffers.input, &mut buffers.output);
+        let Buffers { tensors, spare, columns } = &mut buffers;
+        tensors.resize(self.network.layers.len() + 1, Vec::new());
+        let mut input = spare.pop().unwrap_or_default();
+        self.preprocess(image, &mut input);
+        observe(INPUT, &input);
+        tensors[INPUT] = input;
+        for (index, ended) in self.ended.iter().enumerate() {
+            let mut output = spare.pop().unwrap_or_default();
+            self.run_layer(index, tensors, columns, &mut output);
+            observe(index + 1, &output);
+            tensors[index + 1] = output;
+            spare.extend(ended.iter().map(|&tensor| std::mem::take(&mut tensors[tensor])));
         }
-        let scores = buffers.input.clone();
+        let outputs = self.network.outputs.iter().map(|output| {
+            let mut values = tensors[output.tensor].clone();
+            match output.softmax {
+                Softmax::None => {}
+                Softmax::Float | Softmax::Fixed(_) => {
+                    kernels::softmax(self.network.shape(output.tensor).channels.into(), &mut values);
+                }
+            }
+            values
+        });
+        let outputs = outputs.collect();
+        spare.extend(tensors.iter_mut().map(std::mem::take).filter(|tensor| !tensor.is_empty()));
         self.lock().push(buffers);
-        scores
+        outputs
+    }
+
+    fn run_layer(&self, index: usize, tensors: &[Vec<f32>], columns: &mut Vec<f32>, output: &mut Vec<f32>) {
+        let layer = &self.network.layers[index];
+        let input = &tensors[layer.inputs[0]];
+        let (from, to) = (self.network.shape(layer.inputs[0]), layer.shape);
+        let (weights, bias) = &self.parameters[index];
+        match layer.operation {
+            Operation::Conv2d { window, depthwise, .. } => {
+                let filters = Filters { window, depthwise, weights, bias };
+                kernels::conv2d(filters, [from, to], input, columns, output);
+            }
+            Operation::Dense { .. } => kernels::dense(weights, bias, input, output),
+            Operation::MaxPool(window) => kernels::max_pool2d(window, [from, to], input, output),
+            Operation::AveragePool { window, count_include_pad } => {
+                kernels::average_pool2d(window, count_include_pad, [from, to], input, output);
+            }
+            Operation::GlobalAveragePool => kernels::global_average_pool(from, input, output),
+            Operation::Affine { .. }
+            | Operation::Clamp { .. }
+            | Operation::Add
+            | Operation::Subsample { .. }
+            | Operation::Pad { .. }
+            | Operation::Softmax { .. } => unreachable!("check() has refused what the passes remove"),
+        }
+        if let Some(shortcut) = layer.shortcut {
+            let from = self.network.shape(shortcut.tensor);
+            kernels::add_shortcut(shortcut, [from, to], &tensors[shortcut.tensor], output);
+        }
+        kernels::activate(layer.activation, output);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Buffers>> {
@@ -134,77 +177,64 @@ impl<'n> Evaluator<'n> {
     }
 }
 
-impl Buffers {
-    /// activation(path(input) + shortcut(input)), from `input` to `output`.
-    fn run_block(&mut self, block: &Block, shapes: &StageShapes, observe: &mut dyn FnMut(Part, &[f32])) {
-        let Buffers { input, output, path, next, projection, columns } = self;
-        let last = block.path.len() - 1;
-        let mut from = shapes.input;
-        for (index, (conv, to)) in block.path.iter().zip(&shapes.path).enumerate() {
-            let source = if index == 0 { &*input } else { &*path };
-            let target = if index == last { &mut *output } else { &mut *next };
-            kernels::conv2d(conv, [from, *to], source, columns, target);
-            if index < last {
-                observe(Part::Path(index), next);
-                swap(path, next);
-            }
-            from = *to;
-        }
-        let sides = [shapes.input, shapes.output];
-        match &block.shortcut {
-            Shortcut::Identity => kernels::add(output, input),
-            Shortcut::Projection(conv) => {
-                kernels::conv2d(conv, sides, input, columns, projection);
-                observe(Part::Projection, projection);
-                kernels::add(output, projection);
-            }
-            Shortcut::Padded { stride, channels_before } => {
-                kernels::add_padded(*stride, *channels_before, sides, input, output);
-            }
-        }
-        kernels::activate(block.activation, output);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use skipstone::Shape;
 
     use super::*;
-    use crate::network::{Activation, Conv2d, Dense, Preprocessing, Quantized};
+    use crate::ir::{Activation, Output, Preprocessing, Shortcut, Weights, Window};
 
-    fn network(input: Shape, stages: Vec<Stage>) -> FloatNetwork {
+    fn network(input: Shape) -> FloatNetwork {
         let preprocessing = Preprocessing { mean: vec![0.5], std: vec![0.25] };
-        let quantized = Quantized::default();
-        FloatNetwork { name: "test".into(), input, preprocessing, stages, labels: Vec::new(), quantized }
+        FloatNetwork { preprocessing, ..FloatNetwork::new("test", input) }
     }
 
-    /// A 3x3 convolution whose every weight is `weight` and whose every bias is `bias`.
-    fn conv(inputs: usize, outputs: usize, stride: usize, weight: f32, bias: f32) -> Conv2d {
-        Conv2d {
-            name: "conv".into(),
-            input_channels: inputs,
-            output_channels: outputs,
-            depthwise: false,
-            kernel: [3, 3],
-            stride: [stride; 2],
-            padding: [1; 4],
-            weights: vec![weight; outputs * 9 * inputs],
-            bias: vec![bias; outputs],
-            activation: Activation::None,
-        }
+    /// Adds a convolution with padding whose every weight is `weight` and whose every bias is `bias`.
+    fn conv(
+        network: &mut FloatNetwork,
+        from: TensorId,
+        outputs: usize,
+        [kernel, stride]: [usize; 2],
+        [weight, bias]: [f32; 2],
+    ) -> TensorId {
+        let inputs = usize::from(network.shape(from).channels);
+        let weights = vec![weight; outputs * kernel * kernel * inputs];
+        let weights = Weights::Real { weights, bias: vec![bias.into(); outputs] };
+        let window = Window { kernel: [kernel; 2], stride: [stride; 2], padding: [kernel / 2; 4] };
+        let operation = Operation::Conv2d { window, outputs, depthwise: false };
+        network.push("conv", &[from], operation, weights).unwrap()
     }
 
-    fn block(path: Vec<Conv2d>, shortcut: Shortcut, activation: Activation) -> Stage {
-        Stage::Block(Block { name: "block".into(), path, shortcut, activation })
+    fn layer(network: &mut FloatNetwork, from: TensorId, operation: Operation) -> TensorId {
+        network.push("layer", &[from], operation, Weights::None).unwrap()
     }
 
-    /// Every tensor of a run, in order.
-    fn trace(network: &FloatNetwork, image: &[u8]) -> Vec<(TensorId, Vec<f32>)> {
+    /// Adds a shortcut to the layer that makes `sum`, before its activation.
+    fn add(network: &mut FloatNetwork, sum: TensorId, shortcut: Shortcut, activation: Activation) {
+        network.layers[sum - 1].shortcut = Some(shortcut);
+        network.layers[sum - 1].activation = activation;
+    }
+
+    fn identity(tensor: TensorId) -> Shortcut {
+        Shortcut { tensor, stride: [1; 2], channels_before: 0 }
+    }
+
+    fn output(network: &mut FloatNetwork, tensor: TensorId, softmax: Softmax) {
+        network.outputs.push(Output { name: "output".into(), tensor, softmax });
+    }
+
+    /// Every tensor of a run, in order. The last one is the only output.
+    fn trace(network: &FloatNetwork, image: &[u8]) -> Vec<Vec<f32>> {
+        let mut network = network.clone();
+        let last = network.layers.len();
+        output(&mut network, last, Softmax::None);
         let mut tensors = Vec::new();
-        let evaluator = Evaluator::new(network).unwrap();
-        let scores = evaluator.run(image, &mut |id, values| tensors.push((id, values.to_vec())));
-        assert_eq!(scores, tensors.last().unwrap().1);
+        let evaluator = Evaluator::new(&network).unwrap();
+        let outputs = evaluator.run(image, &mut |id, values| {
+            assert_eq!(id, tensors.len());
+            tensors.push(values.to_vec());
+        });
+        assert_eq!(outputs, tensors[last..]);
         tensors
     }
 
@@ -215,27 +245,27 @@ mod tests {
     #[test]
     fn a_block_with_zero_weights_is_relu_of_its_shortcut() {
         let shape = Shape::new(5, 4, 3);
-        for count in [2, 3] {
-            let path = vec![conv(3, 3, 1, 0.0, 0.0); count];
-            let network = network(shape, vec![block(path, Shortcut::Identity, Activation::Relu)]);
+        for count in [1, 2, 3] {
+            let mut network = network(shape);
+            let sum = (0..count).fold(INPUT, |at, _| conv(&mut network, at, 3, [3, 1], [0.0, 0.0]));
+            add(&mut network, sum, identity(INPUT), Activation::RELU);
             let tensors = trace(&network, &image(shape));
-            let relu: Vec<f32> = tensors[0].1.iter().map(|value| value.max(0.0)).collect();
-            assert!(
-                tensors[0].1.iter().any(|value| *value < 0.0),
-                "the input has to have something to clamp"
-            );
-            assert_eq!(tensors.last().unwrap().1, relu);
+            let relu: Vec<f32> = tensors[0].iter().map(|value| value.max(0.0)).collect();
+            assert!(tensors[0].iter().any(|value| *value < 0.0), "the input must have something to clamp");
+            assert_eq!(tensors[count], relu);
         }
     }
 
     #[test]
     fn a_padded_shortcut_takes_every_second_position_between_zero_channels() {
         let shape = Shape::new(3, 4, 2);
-        let path = vec![conv(2, 5, 2, 0.0, 0.0), conv(5, 5, 1, 0.0, 0.0)];
-        let shortcut = Shortcut::Padded { stride: [2, 2], channels_before: 1 };
-        let network = network(shape, vec![block(path, shortcut, Activation::None)]);
+        let mut network = network(shape);
+        let inner = conv(&mut network, INPUT, 5, [3, 2], [0.0, 0.0]);
+        let sum = conv(&mut network, inner, 5, [3, 1], [0.0, 0.0]);
+        let shortcut = Shortcut { tensor: INPUT, stride: [2, 2], channels_before: 1 };
+        add(&mut network, sum, shortcut, Activation::NONE);
         let tensors = trace(&network, &image(shape));
-        let input = &tensors[0].1;
+        let input = &tensors[0];
         let expected: Vec<f32> = [[0, 0], [0, 2], [2, 0], [2, 2]]
             .into_iter()
             .flat_map(|[y, x]| {
@@ -243,24 +273,19 @@ mod tests {
                 [0.0, input[at], input[at + 1], 0.0, 0.0]
             })
             .collect();
-        assert_eq!(tensors.last().unwrap().1, expected);
+        assert_eq!(tensors[2], expected);
     }
 
     #[test]
     fn a_projection_is_added_before_the_activation() {
         let shape = Shape::new(2, 2, 1);
-        let path = vec![conv(1, 1, 2, 0.0, -1.0), conv(1, 1, 1, 0.0, -1.0)];
-        let projection = Conv2d {
-            kernel: [1, 1],
-            padding: [0; 4],
-            weights: vec![-2.0],
-            bias: vec![1.0],
-            ..conv(1, 1, 2, 0.0, 0.0)
-        };
-        let shortcut = Shortcut::Projection(projection);
-        let network = network(shape, vec![block(path, shortcut, Activation::Relu)]);
+        let mut network = network(shape);
+        let inner = conv(&mut network, INPUT, 1, [3, 2], [0.0, -1.0]);
+        let projection = conv(&mut network, INPUT, 1, [1, 2], [-2.0, 1.0]);
+        let sum = conv(&mut network, inner, 1, [3, 1], [0.0, -1.0]);
+        add(&mut network, sum, identity(projection), Activation::RELU);
         // Preprocessed: (0/255 - 0.5) / 0.25 = -2 and 2; projected: -2 * -2 + 1 = 5 and -3; path: -1.
-        let last = |pixel| trace(&network, &[pixel, 9, 9, 9]).pop().unwrap().1;
+        let last = |pixel| trace(&network, &[pixel, 9, 9, 9]).pop().unwrap();
         assert_eq!(last(0), [4.0]);
         assert_eq!(last(255), [0.0]);
     }
@@ -268,84 +293,81 @@ mod tests {
     #[test]
     fn padding_is_zero_after_preprocessing() {
         // Byte 255 is 2 everywhere, and only real positions add to the sum.
-        let shape = Shape::new(3, 3, 1);
-        let network = network(shape, vec![Stage::Conv2d(conv(1, 1, 1, 1.0, 0.0))]);
+        let mut network = network(Shape::new(3, 3, 1));
+        conv(&mut network, INPUT, 1, [3, 1], [1.0, 0.0]);
         let tensors = trace(&network, &[255; 9]);
-        assert_eq!(tensors[1].1, [8.0, 12.0, 8.0, 12.0, 18.0, 12.0, 8.0, 12.0, 8.0]);
+        assert_eq!(tensors[1], [8.0, 12.0, 8.0, 12.0, 18.0, 12.0, 8.0, 12.0, 8.0]);
     }
 
     #[test]
     fn each_channel_has_its_own_mean_and_standard_deviation() {
-        let shape = Shape::new(1, 2, 3);
-        let mut network = network(shape, vec![Stage::GlobalAveragePool { name: "mean".into() }]);
+        let mut network = network(Shape::new(1, 2, 3));
+        layer(&mut network, INPUT, Operation::GlobalAveragePool);
         network.preprocessing = Preprocessing { mean: vec![0.0, 0.5, 1.0], std: vec![1.0, 0.5, 2.0] };
         let tensors = trace(&network, &[255, 255, 255, 0, 0, 0]);
-        assert_eq!(tensors[0].1, [1.0, 1.0, 0.0, 0.0, -1.0, -0.5]);
-        assert_eq!(tensors[1].1, [0.5, 0.0, -0.25]);
+        assert_eq!(tensors[0], [1.0, 1.0, 0.0, 0.0, -1.0, -0.5]);
+        assert_eq!(tensors[1], [0.5, 0.0, -0.25]);
     }
 
     #[test]
-    fn tensors_are_observed_in_the_documented_order() {
+    fn every_output_is_returned_with_its_softmax() {
         let shape = Shape::new(4, 4, 2);
-        let projection =
-            Conv2d { kernel: [1, 1], padding: [0; 4], weights: vec![1.0; 6], ..conv(2, 3, 1, 0.0, 0.0) };
-        let dense = Dense {
-            name: "fc".into(),
-            inputs: 3,
-            outputs: 2,
-            weights: vec![1.0; 6],
-            bias: vec![0.0; 2],
-            activation: Activation::None,
-        };
-        let stages = vec![
-            Stage::Conv2d(Conv2d { activation: Activation::Relu6, ..conv(2, 2, 1, 1.0, 0.0) }),
-            block(
-                vec![conv(2, 3, 1, 0.1, 0.0), conv(3, 3, 1, 0.1, 0.0), conv(3, 3, 1, 0.1, 0.0)],
-                Shortcut::Projection(projection),
-                Activation::Relu,
-            ),
-            Stage::GlobalAveragePool { name: "mean".into() },
-            Stage::Dense(dense),
-            Stage::Softmax,
-        ];
-        let tensors = trace(&network(shape, stages), &image(shape));
-        let order: Vec<(usize, Part, usize)> =
-            tensors.iter().map(|(id, values)| (id.stage, id.part, values.len())).collect();
-        assert_eq!(
-            order,
-            [
-                (0, Part::Input, 32),
-                (0, Part::Output, 32),
-                (1, Part::Path(0), 48),
-                (1, Part::Path(1), 48),
-                (1, Part::Projection, 48),
-                (1, Part::Output, 48),
-                (2, Part::Output, 3),
-                (3, Part::Output, 2),
-                (4, Part::Output, 2),
-            ]
-        );
-        assert!(tensors.is_sorted_by_key(|(id, _)| *id), "the ids sort in the order of execution");
-        assert!(tensors[1].1.iter().all(|value| (0.0..=6.0).contains(value)));
-        assert!((tensors[8].1.iter().sum::<f32>() - 1.0).abs() < 1e-6);
+        let mut network = network(shape);
+        let stem = conv(&mut network, INPUT, 2, [3, 1], [1.0, 0.0]);
+        network.layers[stem - 1].activation = Activation::RELU6;
+        let inner = conv(&mut network, stem, 3, [3, 1], [0.1, 0.0]);
+        let projection = conv(&mut network, stem, 3, [1, 1], [1.0, 0.0]);
+        let sum = conv(&mut network, inner, 3, [3, 1], [0.1, 0.0]);
+        add(&mut network, sum, identity(projection), Activation::RELU);
+        let mean = layer(&mut network, sum, Operation::GlobalAveragePool);
+        let tensors = trace(&network, &image(shape));
+        let lengths: Vec<usize> = tensors.iter().map(Vec::len).collect();
+        assert_eq!(lengths, [32, 32, 48, 48, 48, 3]);
+        assert!(tensors[stem].iter().all(|value| (0.0..=6.0).contains(value)));
+        for (tensor, softmax) in [(stem, Softmax::None), (mean, Softmax::None), (mean, Softmax::Float)] {
+            output(&mut network, tensor, softmax);
+        }
+        let outputs = Evaluator::new(&network).unwrap().run(&image(shape), &mut |_, _| {});
+        assert_eq!(outputs[..2], [tensors[stem].clone(), tensors[mean].clone()]);
+        assert!((outputs[2].iter().sum::<f32>() - 1.0).abs() < 1e-6);
     }
 
     #[test]
     fn buffers_left_by_one_run_do_not_change_the_next() {
         let shape = Shape::new(4, 4, 2);
-        let shortcut = Shortcut::Padded { stride: [2, 2], channels_before: 0 };
-        let path = vec![conv(2, 4, 2, 0.3, 0.1), conv(4, 4, 1, -0.2, 0.0)];
-        let network = network(shape, vec![block(path, shortcut, Activation::Relu)]);
+        let mut network = network(shape);
+        let inner = conv(&mut network, INPUT, 4, [3, 2], [0.3, 0.1]);
+        let sum = conv(&mut network, inner, 4, [3, 1], [-0.2, 0.0]);
+        let shortcut = Shortcut { tensor: INPUT, stride: [2, 2], channels_before: 0 };
+        add(&mut network, sum, shortcut, Activation::RELU);
+        output(&mut network, sum, Softmax::None);
         let evaluator = Evaluator::new(&network).unwrap();
         let first = evaluator.run(&image(shape), &mut |_, _| {});
         evaluator.run(&[255; 32], &mut |_, _| {});
         assert_eq!(evaluator.run(&image(shape), &mut |_, _| {}), first);
+        let buffers = evaluator.lock().pop().unwrap();
+        assert_eq!(buffers.spare.len(), 3, "the input, the inner tensor and the sum are alive at once");
+    }
+
+    #[test]
+    fn tensors_end_with_their_last_reader() {
+        let mut network = network(Shape::new(4, 4, 2));
+        let mut at = INPUT;
+        for _ in 0..20 {
+            at = layer(&mut network, at, Operation::MaxPool(Window::POINT));
+        }
+        output(&mut network, at, Softmax::None);
+        let evaluator = Evaluator::new(&network).unwrap();
+        evaluator.run(&[0; 32], &mut |_, _| {});
+        assert_eq!(evaluator.lock()[0].spare.len(), 2);
     }
 
     #[test]
     #[should_panic(expected = "bytes of an image")]
     fn an_image_of_another_size_is_a_programming_error() {
-        let network = network(Shape::new(4, 4, 2), vec![Stage::GlobalAveragePool { name: "mean".into() }]);
+        let mut network = network(Shape::new(4, 4, 2));
+        let mean = layer(&mut network, INPUT, Operation::GlobalAveragePool);
+        output(&mut network, mean, Softmax::None);
         Evaluator::new(&network).unwrap().run(&[0; 31], &mut |_, _| {});
     }
 }

@@ -1,20 +1,20 @@
-//! What the `skipstone` tool is made of: importers, calibration, quantization, planning, the blob.
+//! What the `skipstone` tool is made of: front ends, calibration, quantization, planning, the blob.
 //!
 //! The tool depends on the runtime, never the reverse: what it evaluates, it evaluates by running the
 //! runtime itself.
 
-pub mod algorithms;
-pub mod blob;
+// pub mod algorithms;
+// pub mod blob;
 pub mod calibrate;
-pub mod convert;
+// pub mod convert;
 pub mod data;
-pub mod fit;
+// pub mod fit;
 pub mod float;
-pub mod import;
-pub mod layerwise;
-pub mod network;
-pub mod optimize;
+pub mod front;
+pub mod ir;
+// pub mod layerwise;
+// pub mod optimize;
 pub mod picture;
-pub mod planner;
-pub mod quantize;
+// pub mod planner;
+// pub mod quantize;
 pub mod signing;
