@@ -24,9 +24,8 @@
 //!
 //! # Features
 //! * `defmt`: errors, scores and reports print on the target.
-//! * `self-test`: [`self_test`], tests of arithmetic and kernels, to be run on a core with a heap.
-//! * `signature`: blobs that are refused unless their maker signed them ([`Model::parse_signed`]), and updates in the
-//!   field ([`slots`]).
+//! * `self-test`: tests of arithmetic and kernels as a function, for a core with a heap.
+//! * `signature`: blobs that are rejected unless their maker signed them, and updates in the field: module `update`.
 
 #![no_std]
 
@@ -47,37 +46,36 @@ mod net;
 mod ops;
 mod run;
 
-pub use base::clamp::Clamp;
-#[cfg(feature = "signature")]
-pub use base::error::SignatureError;
-pub use base::error::{LayerError, NewError, ParseError, RunError};
-pub use base::quantization::{Addition, Requantize, Residual, Rounding};
-pub use base::section::SECTION_ALIGN;
-pub use base::shape::{Shape, Window};
-pub use base::tflite;
-pub use blob::format as schema;
-pub use blob::model::{HEADER_BYTES, MAGIC, Model, VERSION, WEIGHTS_ALIGN, checksum};
-pub use blob::reader::{StageEntry, Stages};
-pub use blob::report::StageReport;
-#[cfg(feature = "signature")]
-pub use blob::{signature, slots};
-pub use kernels::Kernels;
-pub use kernels::dsp::direct::pack as pack_weights;
-pub use kernels::dsp::winograd::transform_weights;
-#[cfg(feature = "self-test")]
-pub use kernels::tests::run as self_test;
-pub use net::block::{Block, MAX_PATH, Shortcut, Subsample};
-pub use net::cost::predicted_cycles;
-pub use net::layer as stage;
-pub use net::{plan, schedule};
-pub use ops::{
-    Algorithm, Conv2d, Dense, Finish, GlobalAveragePool, Pool2d, Pooling, Reduction, Softmax, Windowed,
-};
+pub use base::shape::Shape;
+pub use blob::model::Model;
 pub use run::arena::Arena;
-pub use run::network::{FrameNetwork, MAX_STEP_ROWS, Network};
+pub use run::network::Network;
+pub use run::output::Output;
 pub use run::scores::{Class, Scores};
 
-/// What the host tool and tests need beside the firmware's API. Not covered by semantic versioning.
+/// Residual blocks without a blob: compose one of convolutions, and run it on whole tensors.
+pub mod block {
+    pub use crate::base::clamp::Clamp;
+    pub use crate::base::quantization::{Addition, Requantize, Residual};
+    pub use crate::base::shape::Window;
+    pub use crate::net::block::{Block, MAX_PATH, Shortcut};
+    pub use crate::ops::{Conv2d, Subsample};
+}
+
+/// Errors: one small enum for each operation.
+pub mod error {
+    #[cfg(feature = "signature")]
+    pub use crate::base::error::SignatureError;
+    pub use crate::base::error::{LayerError, ParseError, RunError, SetUpError};
+}
+
+/// Signed blobs, and updates in the field that survive power cuts.
+#[cfg(feature = "signature")]
+pub mod update {
+    pub use crate::blob::{signature, slots};
+}
+
+/// What the host tool and the tests need beside the firmware's API. Not covered by semantic versioning.
 #[doc(hidden)]
 pub mod host {
     pub use crate::base::clamp::Clamp;
@@ -87,37 +85,74 @@ pub mod host {
     pub use crate::base::shape::{Shape, Window};
     pub use crate::base::tflite;
     pub use crate::blob::format;
-    pub use crate::blob::model::checksum;
+    pub use crate::blob::model::{Layers, checksum};
+    pub use crate::blob::reader::Entry;
+    pub use crate::blob::report::LayerReport;
     pub use crate::kernels::Kernels;
     pub use crate::kernels::dsp::direct::pack as pack_weights;
     pub use crate::kernels::dsp::winograd::transform_weights;
-    pub use crate::net::block::{Block, MAX_PATH, Shortcut, Subsample};
+    #[cfg(feature = "self-test")]
+    pub use crate::kernels::tests::run as self_test;
+    pub use crate::net::block::{Block, Kind, MAX_PATH, Shortcut, Span, span};
     pub use crate::net::cost::predicted_cycles;
     pub use crate::net::layer::{Join, Layer, Operation};
     pub use crate::net::{plan, schedule};
     pub use crate::ops::{
-        Algorithm, Conv2d, Dense, Finish, GlobalAveragePool, Pool2d, Pooling, Reduction, Softmax, Windowed,
+        Algorithm, Conv2d, Dense, Finish, GlobalAveragePool, Pool2d, Pooling, Reduction, Softmax, Subsample,
+        Windowed,
     };
-    pub use crate::run::network::MAX_STEP_ROWS;
+    pub use crate::run::memory::MAX_STEP_ROWS;
 }
 
-/// The kernels that an embedded blob needs, as [`Kernels`]' bits, at compile time: for
-/// [`Network`]'s parameter `KERNELS`, so that no others are linked. All of what is no blob.
+use blob::format::Header;
+use kernels::Kernels;
+
+/// The kernels that an embedded blob needs, at compile time: for [`Network`]'s parameter `KERNELS`, so that no
+/// others are linked. All kernels if the bytes are not a blob of this version.
 ///
 /// ```
 /// use skipstone::{Arena, Model, Network};
 ///
 /// static MODEL: &[u8] = skipstone::include_model!("../models/digits.skip");
-/// type Digits = Network<'static, 16, { skipstone::kernels(MODEL) }>;
-/// # let arena = Box::leak(Box::new(Arena::<{ 8 * 1024 }>::new()));
+/// type Digits = Network<'static, { skipstone::tensors(MODEL) }, { skipstone::kernels(MODEL) }>;
+///
+/// let mut arena = Arena::<{ skipstone::arena_bytes_rows(MODEL) }>::new();
+/// # let arena = Box::leak(Box::new(arena));
 /// let network = Digits::new(Model::parse(MODEL)?, arena)?;
 /// # let _ = network;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub const fn kernels(blob: &[u8]) -> u16 {
-    match blob {
-        [b'S', b'K', b'I', b'P', _, _, low, high, ..] => u16::from_le_bytes([*low, *high]),
-        _ => Kernels::ALL,
+    match Header::read(blob) {
+        Some(header) => header.kernels,
+        None => Kernels::ALL,
+    }
+}
+
+/// Bytes of the arena that an embedded blob needs with the input frame in it, at compile time:
+/// [`Model::arena_bytes`]. 0 if the bytes are not a blob of this version.
+pub const fn arena_bytes(blob: &[u8]) -> usize {
+    match Header::read(blob) {
+        Some(header) => header.arena_bytes as usize,
+        None => 0,
+    }
+}
+
+/// Bytes of the arena that an embedded blob needs if its input is fed by rows, at compile time:
+/// [`Model::arena_bytes_rows`]. 0 if the bytes are not a blob of this version.
+pub const fn arena_bytes_rows(blob: &[u8]) -> usize {
+    match Header::read(blob) {
+        Some(header) => header.arena_bytes_rows as usize,
+        None => 0,
+    }
+}
+
+/// Tensors for which an embedded blob needs room, at compile time: for [`Network`]'s parameter `TENSORS`. 0 if the
+/// bytes are not a blob of this version.
+pub const fn tensors(blob: &[u8]) -> usize {
+    match Header::read(blob) {
+        Some(header) => header.tensors as usize,
+        None => 0,
     }
 }
 

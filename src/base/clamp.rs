@@ -1,11 +1,9 @@
 //! The int8 range of a tensor.
 
-use serde::{Deserialize, Serialize};
-
 use crate::base::error::LayerError;
 
 /// How a tensor's int8 values stand for real numbers, and where they are clamped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Clamp {
     /// The int8 value that stands for the real number zero.

@@ -1,4 +1,4 @@
-//! What can go wrong, one small enum per operation; each carries the numbers that a person needs.
+//! Errors: one small enum for each operation, with the numbers that explain it.
 
 use core::fmt;
 
@@ -11,24 +11,26 @@ pub enum LayerError {
     Geometry,
     /// A parameter slice (weights, bias, multipliers, padding pixel) has the wrong length.
     Length {
-        /// Elements that the shapes ask for.
+        /// Elements that the shapes require.
         needed: usize,
         /// Elements given.
         given: usize,
     },
     /// A multiplier, shift, zero point, clamp or scale is out of range.
     Requantization,
-    /// The sum of a channel could leave 32 bits.
+    /// The sum of a channel could exceed 32 bits.
     Accumulator {
         /// Output channel.
         channel: usize,
     },
-    /// The algorithm does not serve the layer's window, channels or biases, or its weights do not lie at
-    /// a multiple of 4.
+    /// The algorithm does not support the layer's window, channels or biases, or its weights are not aligned to 4
+    /// bytes, or the library does not have it.
     Algorithm,
-    /// A block has fewer than two or more than three convolutions, or their shapes do not follow
-    /// each other, or its shortcut does not have the shape of its output.
+    /// A block has no convolutions or too many, their shapes do not follow each other, or its shortcut does not
+    /// have the shape of its output.
     Block,
+    /// A layer that is not a convolution adds a shortcut, or a shortcut does not have the shape of the output.
+    Shortcut,
 }
 
 impl fmt::Display for LayerError {
@@ -40,28 +42,31 @@ impl fmt::Display for LayerError {
             }
             LayerError::Requantization => f.write_str("a multiplier, shift, zero point, clamp or scale is out of range"),
             LayerError::Accumulator { channel } => {
-                write!(f, "the sum of output channel {channel} could leave 32 bits")
+                write!(f, "the sum of output channel {channel} could exceed 32 bits")
             }
             LayerError::Algorithm => {
-                f.write_str("the algorithm does not serve the window, channels or biases, or weights are not aligned")
+                f.write_str("the algorithm is unknown, or does not support the window, channels, biases or alignment")
             }
             LayerError::Block => f.write_str(
-                "a block needs two or three convolutions that follow each other and a shortcut of its output's shape",
+                "a block needs convolutions whose shapes follow each other and a shortcut of its output's shape",
             ),
+            LayerError::Shortcut => {
+                f.write_str("only a convolution can add a shortcut, which needs the shape of its output")
+            }
         }
     }
 }
 
 impl core::error::Error for LayerError {}
 
-/// A blob that [`Model::parse`](crate::Model::parse) refuses.
+/// A blob that [`Model::parse`](crate::Model::parse) rejects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum ParseError {
-    /// The blob's first byte does not lie at a multiple of 4 (use [`include_model!`](crate::include_model)).
+    /// The blob is not aligned to 4 bytes (use [`include_model!`](crate::include_model)).
     Misaligned,
-    /// Fewer bytes than the header has, or than it says the blob has.
+    /// Fewer bytes than the header has, or than it states for the blob.
     Truncated {
         /// Bytes needed.
         needed: usize,
@@ -70,7 +75,7 @@ pub enum ParseError {
     },
     /// The first four bytes are not those of a blob.
     NotABlob,
-    /// The blob was written in a format version that this library does not read.
+    /// The blob has a format version that this library does not read.
     Version {
         /// Version of the blob.
         found: u16,
@@ -86,43 +91,52 @@ pub enum ParseError {
     },
     /// Header fields contradict each other.
     Header,
-    /// The manifest's header does not decode.
+    /// The manifest does not decode.
     Manifest,
-    /// The description of a stage does not decode.
-    Stage {
-        /// Index of the stage.
-        stage: u16,
+    /// The record of a layer does not decode.
+    Record {
+        /// Index of the layer.
+        layer: u16,
     },
-    /// A parameter section lies outside the blob or is not aligned.
+    /// A parameter section is outside the blob or misaligned.
     Section {
-        /// Index of the stage.
-        stage: u16,
+        /// Index of the layer.
+        layer: u16,
         /// Offset in the weights.
         offset: u32,
         /// Bytes needed there.
         length: usize,
     },
-    /// A stage's shapes or parameters are inconsistent.
+    /// A layer's shapes or parameters are inconsistent.
     Layer {
-        /// Index of the stage.
-        stage: u16,
-        /// What is wrong.
+        /// Index of the layer.
+        layer: u16,
+        /// The inconsistency.
         error: LayerError,
     },
-    /// The last stage does not give class scores, or a stage before it does, or softmax is not last.
-    Output {
-        /// Index of the stage.
-        stage: u16,
+    /// A layer reads a tensor that does not exist before it, is too far back, or holds class scores.
+    Tensor {
+        /// Index of the layer.
+        layer: u16,
+        /// The tensor: 0 is the input, layer i makes tensor i + 1.
+        tensor: u16,
     },
-    /// Class labels are not UTF-8 or not one for each class.
+    /// The network has no output or too many, or an output's softmax is invalid or does not follow class scores.
+    Output,
+    /// The layers share so many parameters that checking them would take too long.
+    Work {
+        /// Index of the layer at which the limit was reached.
+        layer: u16,
+    },
+    /// Class labels are not UTF-8, or not one for each class.
     Labels,
-    /// A plan's row table or segments do not fit the stages.
+    /// A plan's strips or segments do not fit the layers.
     Plan,
-    /// The header names kernels that this library does not have, or leaves out one that a stage needs.
+    /// The header names kernels that this library does not have, or omits one that a layer needs.
     Kernels {
-        /// Kernels of the header, as [`Kernels`](crate::Kernels)' bits.
+        /// Kernels in the header, as bits.
         found: u16,
-        /// Kernels that the stages need.
+        /// Kernels that the layers need.
         needed: u16,
     },
 }
@@ -134,40 +148,46 @@ impl fmt::Display for ParseError {
                 f.write_str("the blob is not aligned to 4 bytes; embed it with include_model!")
             }
             ParseError::Truncated { needed, given } => {
-                write!(f, "the blob needs {needed} bytes, {given} given: it is cut off")
+                write!(f, "the blob is truncated: it needs {needed} bytes, {given} given")
             }
-            ParseError::NotABlob => f.write_str("this is not a skipstone blob (wrong magic bytes)"),
+            ParseError::NotABlob => f.write_str("not a skipstone blob (wrong magic bytes)"),
             ParseError::Version { found, supported } => {
                 let advice = if found > supported { "update skipstone" } else { "convert the model again" };
                 write!(f, "blob format version {found}, this library reads version {supported}: {advice}")
             }
             ParseError::Checksum { stored, computed } => {
-                write!(f, "CRC-32 is {computed:08x}, should be {stored:08x}: the blob is damaged")
+                write!(f, "the blob is damaged: its CRC-32 is {computed:08x}, expected {stored:08x}")
             }
             ParseError::Header => f.write_str("the blob's header contradicts itself"),
             ParseError::Manifest => f.write_str("the blob's manifest does not decode"),
-            ParseError::Stage { stage } => write!(f, "stage {stage}: its description does not decode"),
-            ParseError::Section { stage, offset, length } => {
+            ParseError::Record { layer } => write!(f, "layer {layer}: its record does not decode"),
+            ParseError::Section { layer, offset, length } => {
                 write!(
                     f,
-                    "stage {stage}: {length} bytes at offset {offset} of the weights lie outside or unaligned"
+                    "layer {layer}: {length} bytes at offset {offset} of the weights are out of bounds or misaligned"
                 )
             }
-            ParseError::Layer { stage, error } => write!(f, "stage {stage}: {error}"),
-            ParseError::Output { stage } => {
+            ParseError::Layer { layer, error } => write!(f, "layer {layer}: {error}"),
+            ParseError::Tensor { layer, tensor } => {
                 write!(
                     f,
-                    "stage {stage}: class scores must come from the last dense or global pooling layer, softmax after it"
+                    "layer {layer}: cannot read tensor {tensor}, which is missing or holds class scores"
                 )
+            }
+            ParseError::Output => f.write_str(
+                "the network has no output or too many, or a softmax that follows no class scores",
+            ),
+            ParseError::Work { layer } => {
+                write!(f, "layer {layer}: too many layers share parameters to check them in reasonable time")
             }
             ParseError::Labels => f.write_str("class labels are not UTF-8 or not one for each class"),
             ParseError::Kernels { found, needed } => {
                 write!(
                     f,
-                    "the header names kernels {found:#b}, the stages need {needed:#b}: convert the model again"
+                    "the header names kernels {found:#b}, the layers need {needed:#b}: convert the model again"
                 )
             }
-            ParseError::Plan => f.write_str("a plan's row table or segments do not fit the stages"),
+            ParseError::Plan => f.write_str("a plan's strips or segments do not fit the layers"),
         }
     }
 }
@@ -209,99 +229,118 @@ impl fmt::Display for SignatureError {
 #[cfg(feature = "signature")]
 impl core::error::Error for SignatureError {}
 
-/// A model that cannot be set up in the arena given.
+/// A network that [`Network::set_up`](crate::Network::set_up) rejects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
-pub enum NewError {
+pub enum SetUpError {
     /// The arena is too small.
     Arena {
-        /// Bytes that the plan needs.
+        /// Bytes needed.
         needed: usize,
         /// Bytes given.
         given: usize,
     },
-    /// The arena's first byte does not lie at a multiple of 4 (use [`Arena`](crate::Arena)).
+    /// The arena is not aligned to 4 bytes (use [`Arena`](crate::Arena)).
     Misaligned,
     /// A segment has more tensors than the network's `TENSORS` parameter.
     Tensors {
-        /// `TENSORS`: too few for the segment, by at least one.
+        /// Tensors of the largest segment: [`tensors`](crate::tensors) gives it at compile time.
+        needed: usize,
+        /// `TENSORS`.
         given: usize,
     },
-    /// The model needs kernels that the network's `KERNELS` parameter leaves out.
+    /// The model needs kernels that the network's `KERNELS` parameter omits.
     Kernels {
-        /// What the model needs, as [`Kernels`](crate::Kernels)' bits.
+        /// Kernels that the model needs: [`kernels`](crate::kernels) gives them at compile time.
         needed: u16,
         /// `KERNELS`.
         given: u16,
     },
-    /// A row lies outside the arena or is overwritten before it is read for the last time: the blob is not to be trusted.
+    /// A row is outside the arena or is overwritten before it is read for the last time: do not trust the blob.
     Plan {
-        /// Tensor whose row is misplaced: 0 is the input, others in the order of the layers.
+        /// Tensor of the misplaced row: 0 is the input, layer i makes tensor i + 1.
         tensor: u16,
         /// The row.
         row: u16,
     },
-    /// The plan cannot be proved in reasonable time: the rows of a run are too many or too long.
+    /// The plan cannot be proved in reasonable time: a run has too many rows, or rows that are too long.
     Rows {
-        /// Words of rows that the proof may visit.
+        /// Maximum number of words that the proof may visit.
         limit: u32,
     },
-    /// A stage no longer reads as it did in [`Model::parse`](crate::Model::parse).
+    /// The blob no longer reads as it did in [`Model::parse`](crate::Model::parse).
     Changed,
+    /// The network has no arena yet: call [`Network::set_up`](crate::Network::set_up) before
+    /// [`Network::swap`](crate::Network::swap).
+    NoArena,
 }
 
-impl fmt::Display for NewError {
+impl fmt::Display for SetUpError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            NewError::Arena { needed, given } => write!(f, "the arena needs {needed} bytes, {given} given"),
-            NewError::Misaligned => f.write_str("the arena is not aligned to 4 bytes; use skipstone::Arena"),
-            NewError::Tensors { given } => {
-                write!(f, "a segment has more than {given} tensors: give Network a larger TENSORS")
+            SetUpError::Arena { needed, given } => write!(f, "the arena needs {needed} bytes, {given} given"),
+            SetUpError::Misaligned => {
+                f.write_str("the arena is not aligned to 4 bytes; use skipstone::Arena")
             }
-            NewError::Kernels { needed, given } => {
-                write!(f, "the model needs kernels {needed:#b}, Network has {given:#b}: give it Kernels::ALL")
-            }
-            NewError::Plan { tensor, row } => {
-                write!(f, "the plan misplaces row {row} of tensor {tensor}: convert the model again")
-            }
-            NewError::Rows { limit } => {
+            SetUpError::Tensors { needed, given } => {
                 write!(
                     f,
-                    "a run's rows have more words than the proof may visit, {limit}: give it smaller images"
+                    "a segment has {needed} tensors, Network has room for {given}: give it a larger TENSORS"
                 )
             }
-            NewError::Changed => f.write_str("the blob has changed since it was parsed"),
+            SetUpError::Kernels { needed, given } => {
+                write!(
+                    f,
+                    "the model needs kernels {needed:#b}, Network has {given:#b}: give it skipstone::kernels(MODEL)"
+                )
+            }
+            SetUpError::Plan { tensor, row } => {
+                write!(f, "the plan misplaces row {row} of tensor {tensor}: convert the model again")
+            }
+            SetUpError::Rows { limit } => {
+                write!(
+                    f,
+                    "the rows of a run have too many words to prove the plan, more than {limit}: use smaller images"
+                )
+            }
+            SetUpError::Changed => f.write_str("the blob has changed since it was parsed"),
+            SetUpError::NoArena => f.write_str("the network has no arena: call set_up first"),
         }
     }
 }
 
-impl core::error::Error for NewError {}
+impl core::error::Error for SetUpError {}
 
-/// A run that could not be made.
+/// A run that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum RunError {
-    /// The image has the wrong number of bytes.
+    /// The image or row has the wrong number of bytes.
     Input {
-        /// Bytes of an image: height x width x channels.
+        /// Bytes of an image (height x width x channels) or of a row (width x channels).
         needed: usize,
         /// Bytes given.
         given: usize,
     },
     /// The blob has changed since it was parsed (failing flash).
     Changed,
-    /// The network has no model: it was not set up, or refused what it was given.
+    /// The network has no model: it was not set up, or rejected the last one.
     Empty,
+    /// The network is fed by rows: there is no frame in its arena to run on.
+    NoFrame,
 }
 
 impl fmt::Display for RunError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            RunError::Input { needed, given } => write!(f, "the image needs {needed} bytes, {given} given"),
+            RunError::Input { needed, given } => write!(f, "the input needs {needed} bytes, {given} given"),
             RunError::Changed => f.write_str("the blob has changed since it was parsed"),
             RunError::Empty => f.write_str("the network has no model: call set_up first"),
+            RunError::NoFrame => {
+                f.write_str("the arena has no frame: set the network up with set_up_with_frame")
+            }
         }
     }
 }

@@ -1,7 +1,6 @@
 //! Numbers, shapes and errors: what everything else is built on.
 
 pub(crate) mod clamp;
-pub(crate) mod codec;
 pub(crate) mod error;
 pub(crate) mod quantization;
 pub(crate) mod section;

@@ -12,10 +12,7 @@
 //! product cannot change the floor. Ranges (checked by [`Requantize::new`] and [`Residual::new`])
 //! keep every sum inside an i64: |acc * multiplier| <= 2^62, |residual| <= 2^59, half <= 2^55.
 
-use serde::{Deserialize, Serialize};
-
 use crate::base::clamp::Clamp;
-use crate::base::codec::outlined;
 use crate::base::error::LayerError;
 use crate::base::tflite::{Scaling, Sum};
 
@@ -141,7 +138,7 @@ impl<'a> Requantize<'a> {
 }
 
 /// A block's addition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Addition {
     /// In the last convolution's 64-bit sum: one rounding.
@@ -174,13 +171,12 @@ impl From<Residual> for Addition {
 }
 
 /// How a shortcut's int8 values enter the 64-bit sum of the block's last convolution.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Residual {
     /// Zero point of the shortcut's tensor.
     pub zero_point: i8,
     /// Multiplier: `multiplier * 2^shift / 2^requantize_shift` is the shortcut's scale over the output's.
-    #[serde(deserialize_with = "outlined")]
     pub multiplier: i32,
     /// Left shift, 0 to [`Residual::MAX_SHIFT`], that lets the multiplier keep its 31 bits.
     pub shift: u8,

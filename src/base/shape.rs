@@ -1,21 +1,14 @@
 //! Shapes of tensors and the geometry of sliding windows: sizes only, no data.
 
-use serde::{Deserialize, Serialize};
-
-use crate::base::codec::outlined;
-
 /// Height, width and channels of an activation tensor (NHWC without the N), int8 elements.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Shape {
     /// Rows.
-    #[serde(deserialize_with = "outlined")]
     pub height: u16,
     /// Pixels per row.
-    #[serde(deserialize_with = "outlined")]
     pub width: u16,
     /// Channels per pixel.
-    #[serde(deserialize_with = "outlined")]
     pub channels: u16,
 }
 
@@ -48,7 +41,7 @@ impl core::fmt::Display for Shape {
 }
 
 /// A sliding window: kernel size, stride and padding, rows before columns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Window {
     /// Kernel height and width, 1 to [`Window::MAX_KERNEL`].

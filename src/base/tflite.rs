@@ -5,18 +5,14 @@
 //! `reference/softmax.h`) and gemmlowp's `fixedpoint.h`, whose names they have; where those leave
 //! overflow undefined, the sums wrap.
 
-use serde::{Deserialize, Serialize};
-
 use crate::base::clamp::Clamp;
-use crate::base::codec::outlined;
 use crate::base::error::LayerError;
 
 /// A scale: multiplier * 2^(shift - 31).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Scaling {
     /// Not negative.
-    #[serde(deserialize_with = "outlined")]
     pub multiplier: i32,
     /// -31 to 30.
     pub shift: i8,
@@ -38,22 +34,18 @@ impl Scaling {
 
 /// Addition of two int8 values of different scales, rounded to int8 (`AddElementwise`): in a block, of
 /// the last convolution's rounded output and the shortcut.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Sum {
     /// Scale of the path's values.
-    #[serde(deserialize_with = "outlined")]
     pub path: Scaling,
     /// Scale of the shortcut's values.
-    #[serde(deserialize_with = "outlined")]
     pub shortcut: Scaling,
     /// The shortcut's value that stands for zero.
     pub shortcut_zero_point: i8,
     /// Scale of the sum.
-    #[serde(deserialize_with = "outlined")]
     pub output: Scaling,
     /// Zero point and range of the sum.
-    #[serde(deserialize_with = "outlined")]
     pub clamp: Clamp,
 }
 
@@ -80,11 +72,10 @@ impl Sum {
 }
 
 /// Softmax over int8 values: scale 1/256 and zero point -128 at the output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct FixedSoftmax {
     /// Multiplier of the input's scale, not negative.
-    #[serde(deserialize_with = "outlined")]
     pub multiplier: i32,
     /// Left shift of the input's scale, 0 to 31.
     pub left_shift: u8,

@@ -11,6 +11,7 @@ use crate::base::clamp;
 use crate::base::quantization as numbers;
 use crate::base::shape;
 use crate::base::tflite;
+use crate::net::layer::{self, Join};
 use crate::ops;
 
 /// First bytes of a blob.
@@ -26,7 +27,7 @@ pub const HEADER_BYTES: usize = 32;
 pub const WEIGHTS_ALIGN: usize = 16;
 
 /// Maximum number of tensors in a segment: its input and an output for each layer.
-pub const MAX_TENSORS: usize = 64;
+pub const MAX_TENSORS: usize = 48;
 
 /// Maximum number of outputs of a network.
 pub const MAX_OUTPUTS: usize = 8;
@@ -64,11 +65,44 @@ impl Header {
 
     /// Reads the header; `None` if the bytes are too few, or not a blob of this version.
     pub const fn read(bytes: &[u8]) -> Option<Self> {
-        let (Some(VERSION), Some(header)) = (Self::version(bytes), bytes.first_chunk::<HEADER_BYTES>()) else {
+        let (Some(VERSION), Some(header)) = (Self::version(bytes), bytes.first_chunk::<HEADER_BYTES>())
+        else {
             return None;
         };
-        let [_, _, _, _, _, _, k0, k1, t0, t1, t2, t3, c0, c1, c2, c3, f0, f1, f2, f3, r0, r1, r2, r3, n0, n1, _, _, m0, m1, m2, m3] =
-            *header;
+        let [
+            _,
+            _,
+            _,
+            _,
+            _,
+            _,
+            k0,
+            k1,
+            t0,
+            t1,
+            t2,
+            t3,
+            c0,
+            c1,
+            c2,
+            c3,
+            f0,
+            f1,
+            f2,
+            f3,
+            r0,
+            r1,
+            r2,
+            r3,
+            n0,
+            n1,
+            _,
+            _,
+            m0,
+            m1,
+            m2,
+            m3,
+        ] = *header;
         Some(Header {
             kernels: u16::from_le_bytes([k0, k1]),
             total: u32::from_le_bytes([t0, t1, t2, t3]),
@@ -288,6 +322,13 @@ pub enum Rounding {
     },
 }
 
+/// A [`Rounding`]'s number, which precedes its fields.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub(crate) enum RoundingKind {
+    Once,
+    Twice,
+}
+
 /// Pooling over windows.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Pool2d {
@@ -310,6 +351,14 @@ pub enum Pooling {
         /// The int8 value of real zero.
         zero_point: i8,
     },
+}
+
+/// A [`Pooling`]'s number, which precedes its fields.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub(crate) enum PoolingKind {
+    Max,
+    Average,
+    AveragePadded,
 }
 
 /// Fully connected layer.
@@ -442,6 +491,13 @@ pub enum Addition {
     },
 }
 
+/// An [`Addition`]'s number, which precedes its fields.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub(crate) enum AdditionKind {
+    Fused,
+    Separate,
+}
+
 /// multiplier * 2^(shift - 31).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scaling(#[serde(deserialize_with = "outlined")] pub i32, pub i8);
@@ -461,6 +517,102 @@ pub enum Softmax {
         /// Left shift of the input's scale.
         left_shift: u8,
     },
+}
+
+/// A [`Softmax`]'s number, which precedes its fields.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub(crate) enum SoftmaxKind {
+    None,
+    Float,
+    Fixed,
+}
+
+/// Stores parameters in the weights, and returns their offset.
+pub type Store<'s> = dyn FnMut(&[u8]) -> u32 + 's;
+
+impl Operation {
+    /// The record of an operation whose packed weights are at offset `weights`; `store` takes its other parameters.
+    pub fn new(operation: &layer::Operation<'_>, weights: u32, store: &mut Store<'_>) -> Self {
+        match operation {
+            layer::Operation::Windowed(windowed) | layer::Operation::Addition(windowed, _) => {
+                match windowed {
+                    ops::Windowed::Conv2d(layer) => Operation::Conv2d(Conv2d {
+                        channels: layer.output.channels,
+                        depthwise: layer.depthwise,
+                        algorithm: layer.algorithm.number(),
+                        window: layer.window.into(),
+                        weights,
+                        bias: store(bytemuck::cast_slice(layer.bias)),
+                        padding_pixel: store(bytemuck::cast_slice(layer.padding_pixel)),
+                        requantize: Requantize::new(&layer.requantize, store),
+                    }),
+                    ops::Windowed::Pool2d(layer) => {
+                        Operation::Pool2d(Pool2d { window: layer.window.into(), kind: layer.kind.into() })
+                    }
+                }
+            }
+            layer::Operation::Reduction(reduction) => match reduction {
+                ops::Reduction::Dense(layer) => Operation::Dense(Dense {
+                    outputs: reduction.outputs(),
+                    weights,
+                    bias: store(bytemuck::cast_slice(layer.bias)),
+                    finish: Finish::new(&layer.finish, store),
+                }),
+                ops::Reduction::GlobalAveragePool(layer) => {
+                    let finish = Finish::new(&layer.finish, store);
+                    Operation::GlobalAveragePool(GlobalAveragePool { zero_point: layer.zero_point, finish })
+                }
+            },
+        }
+    }
+}
+
+impl Shortcut {
+    /// The record of the shortcut that an operation adds, which is this tensor.
+    pub fn new(operation: &layer::Operation<'_>, tensor: u16) -> Option<Self> {
+        match operation {
+            layer::Operation::Addition(_, Join { addition, subsample, .. }) => Some(Shortcut {
+                tensor,
+                stride: subsample.stride,
+                channels_before: subsample.channels_before,
+                addition: (*addition).into(),
+            }),
+            layer::Operation::Windowed(_) | layer::Operation::Reduction(_) => None,
+        }
+    }
+}
+
+impl Requantize {
+    fn new(requantize: &numbers::Requantize<'_>, store: &mut Store<'_>) -> Self {
+        let multipliers = store(bytemuck::cast_slice(requantize.multipliers()));
+        let rounding = match requantize.rounding() {
+            numbers::Rounding::Once { shift } => Rounding::Once { shift },
+            numbers::Rounding::Twice { shifts } => {
+                Rounding::Twice { shifts: store(bytemuck::cast_slice(shifts)) }
+            }
+        };
+        Requantize { multipliers, rounding, clamp: requantize.clamp().into() }
+    }
+}
+
+impl Finish {
+    fn new(finish: &ops::Finish<'_>, store: &mut Store<'_>) -> Self {
+        let count = |requantize: &numbers::Requantize<'_>| requantize.multipliers().len() as u16;
+        match finish {
+            ops::Finish::Requantize(record) => {
+                Finish::Requantize { count: count(record), requantize: Requantize::new(record, store) }
+            }
+            ops::Finish::Scores(scales) => {
+                Finish::Scores { scales: store(bytemuck::cast_slice(scales)), count: scales.len() as u16 }
+            }
+            ops::Finish::Mean(clamp) => Finish::Mean { clamp: (*clamp).into() },
+            ops::Finish::RoundedScores { requantize: record, scale } => Finish::RoundedScores {
+                count: count(record),
+                requantize: Requantize::new(record, store),
+                scale: *scale,
+            },
+        }
+    }
 }
 
 impl From<Shape> for shape::Shape {
@@ -487,21 +639,9 @@ impl From<shape::Window> for Window {
     }
 }
 
-impl From<Clamp> for clamp::Clamp {
-    fn from(Clamp { zero_point, min, max }: Clamp) -> Self {
-        clamp::Clamp { zero_point, min, max }
-    }
-}
-
 impl From<clamp::Clamp> for Clamp {
     fn from(clamp::Clamp { zero_point, min, max }: clamp::Clamp) -> Self {
         Clamp { zero_point, min, max }
-    }
-}
-
-impl From<Scaling> for tflite::Scaling {
-    fn from(Scaling(multiplier, shift): Scaling) -> Self {
-        tflite::Scaling { multiplier, shift }
     }
 }
 
@@ -511,41 +651,12 @@ impl From<tflite::Scaling> for Scaling {
     }
 }
 
-impl From<Pooling> for ops::Pooling {
-    fn from(kind: Pooling) -> Self {
-        match kind {
-            Pooling::Max => ops::Pooling::Max,
-            Pooling::Average => ops::Pooling::Average,
-            Pooling::AveragePadded { zero_point } => ops::Pooling::AveragePadded { zero_point },
-        }
-    }
-}
-
 impl From<ops::Pooling> for Pooling {
     fn from(kind: ops::Pooling) -> Self {
         match kind {
             ops::Pooling::Max => Pooling::Max,
             ops::Pooling::Average => Pooling::Average,
             ops::Pooling::AveragePadded { zero_point } => Pooling::AveragePadded { zero_point },
-        }
-    }
-}
-
-impl From<Addition> for numbers::Addition {
-    fn from(addition: Addition) -> Self {
-        match addition {
-            Addition::Fused { zero_point, multiplier, shift } => {
-                numbers::Addition::Fused(numbers::Residual { zero_point, multiplier, shift })
-            }
-            Addition::Separate { path, shortcut, shortcut_zero_point, output, clamp } => {
-                numbers::Addition::Separate(tflite::Sum {
-                    path: path.into(),
-                    shortcut: shortcut.into(),
-                    shortcut_zero_point,
-                    output: output.into(),
-                    clamp: clamp.into(),
-                })
-            }
         }
     }
 }
@@ -563,18 +674,6 @@ impl From<numbers::Addition> for Addition {
                 output: sum.output.into(),
                 clamp: sum.clamp.into(),
             },
-        }
-    }
-}
-
-impl From<Softmax> for ops::Softmax {
-    fn from(softmax: Softmax) -> Self {
-        match softmax {
-            Softmax::None => ops::Softmax::None,
-            Softmax::Float => ops::Softmax::Float,
-            Softmax::Fixed { multiplier, left_shift } => {
-                ops::Softmax::Fixed(tflite::FixedSoftmax { multiplier, left_shift })
-            }
         }
     }
 }

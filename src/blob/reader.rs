@@ -1,106 +1,114 @@
-//! Reads the stages' records in place: layer by layer, each checked when it is read.
+//! Reads the layers' records in place, one at a time; each layer is checked when it is read.
 
 use postcard::Deserializer;
 use postcard::de_flavors::Slice;
 use serde::Deserialize;
 
+use crate::base::clamp::Clamp;
 use crate::base::error::{LayerError, ParseError};
-use crate::base::quantization::{Requantize, Rounding};
+use crate::base::quantization::{Addition, Requantize, Residual, Rounding};
 use crate::base::section::section;
 use crate::base::shape::Shape;
-use crate::blob::format::{self, FinishKind, OperationKind, ShortcutKind};
-use crate::net::block::{self, MAX_PATH, Subsample};
-use crate::net::layer::{Join, Layer, Stage};
+use crate::base::tflite::{FixedSoftmax, Scaling, Sum};
+use crate::blob::format::{
+    self, AdditionKind, FinishKind, OperationKind, PoolingKind, RoundingKind, SoftmaxKind,
+};
+use crate::net::block;
+use crate::net::layer::{Join, Layer, Operation};
+use crate::net::schedule::Node;
 use crate::ops::checks::check_scale;
-use crate::ops::{Conv2d, Dense, Finish, GlobalAveragePool, Pool2d, Reduction, Windowed};
+use crate::ops::{
+    Algorithm, Conv2d, Dense, Finish, GlobalAveragePool, Pool2d, Pooling, Reduction, Softmax, Subsample,
+    Windowed,
+};
 
-/// A stage as it stands in the blob and as it runs.
-#[derive(Debug, Clone)]
-pub struct StageEntry<'a> {
-    /// Its record: name, scales, offsets.
-    pub record: format::Stage<'a>,
-    /// Its layers.
-    pub stage: Stage<'a>,
+/// A layer as it stands in the blob.
+#[derive(Debug, Clone, Copy)]
+pub struct Entry<'a> {
+    /// Name in the model that was converted.
+    pub name: &'a str,
+    /// Name and normalization of the output that the layer makes, if it makes one.
+    pub output: Option<(&'a str, Softmax)>,
+    /// Real value of one step of its int8 result.
+    pub scale: f32,
+    /// The int8 value of real zero.
+    pub zero_point: i8,
+    /// What it computes; tensors are numbered through the network.
+    pub layer: Layer<'a>,
 }
 
-/// Iterates over a blob's stages, decoding one at a time.
-#[derive(Debug, Clone)]
-pub struct Stages<'a> {
+/// The records that are not read yet.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Records<'a> {
     rest: &'a [u8],
     weights: &'a [u8],
-    index: u16,
+    /// Index of the next layer.
+    next: u16,
     count: u16,
-    shape: Shape,
+    /// Bytes of parameters that may still be looked at; see [`Records::new`].
+    budget: usize,
 }
 
-impl<'a> Iterator for Stages<'a> {
-    type Item = Result<StageEntry<'a>, ParseError>;
+/// How often, on average, a byte of a blob may be looked at while its layers are read. Layers may share
+/// sections, so a hostile blob's could take time that grows with the number of layers times their length.
+const LOOKS: usize = 8;
 
-    fn next(&mut self) -> Option<Self::Item> {
-        let (record, mut layers) = (self.rest, heapless::Vec::new());
-        let stage = self.index;
-        let outcome = self.visit(0, 1, &mut |layer| {
-            let _ = layers.push(*layer); // it has room for the longest stage
-        })?;
-        Some(outcome.and_then(|()| {
-            let record = postcard::from_bytes(record).map_err(|_| ParseError::Stage { stage })?;
-            Ok(StageEntry { record, stage: Stage::new(layers) })
-        }))
-    }
-}
-
-impl<'a> Stages<'a> {
-    /// The `count` stages whose records lie in `records`, one behind the other, over an input of shape
-    /// `input`: for a planner, which must know the layers before there is a blob. `weights` must be
-    /// aligned to [`SECTION_ALIGN`](crate::SECTION_ALIGN).
-    pub const fn new(records: &'a [u8], count: u16, weights: &'a [u8], input: Shape) -> Self {
-        Stages { rest: records, weights, index: 0, count, shape: input }
+impl<'a> Records<'a> {
+    /// The records of `count` layers, over the weights of the blob. Reading all of them takes time in proportion to
+    /// the bytes of both.
+    pub(crate) const fn new(records: &'a [u8], count: u16, weights: &'a [u8]) -> Self {
+        let budget = records.len().saturating_add(weights.len()).saturating_mul(LOOKS);
+        Records { rest: records, weights, next: 0, count, budget }
     }
 
-    /// What lies behind the last stage's record, once all are read.
+    /// The bytes after the last record, once all are read.
     pub(crate) const fn rest(&self) -> &'a [u8] {
         self.rest
     }
 
-    /// Calls `take` with the layers of the next stage, as [`Stage::layers`] gives them; `None` after the
-    /// last stage. Where the stage turns out to be wrong, layers that were given are of no use.
+    /// Calls `take` with the next layer; `None` after the last. `shape` gives the shape of a tensor that the layer
+    /// may read.
     #[inline(never)]
     pub(crate) fn visit(
         &mut self,
-        input: u16,
-        next: u16,
-        take: &mut dyn FnMut(&Layer<'a>),
+        shape: &dyn Fn(u16) -> Option<Shape>,
+        take: &mut dyn FnMut(&Entry<'a>),
     ) -> Option<Result<(), ParseError>> {
-        if self.index >= self.count {
+        let layer = self.next;
+        if layer >= self.count {
             return None;
         }
-        let (records, stage) = (Deserializer::from_bytes(self.rest), self.index);
-        let mut reader = Reader { records, weights: self.weights, stage, error: ParseError::Stage { stage } };
-        self.index += 1;
-        let shape = reader.stage(self.shape, input, next, take);
-        let (Some(shape), Ok(rest)) = (shape, reader.records.finalize()) else {
-            self.count = self.index; // what follows cannot be found
+        self.next += 1;
+        let (records, weights, budget) = (Deserializer::from_bytes(self.rest), self.weights, self.budget);
+        let error = ParseError::Record { layer };
+        let mut reader = Reader { records, weights, layer, budget, shape, error };
+        let outcome = reader.entry(take);
+        self.budget = reader.budget;
+        let (Some(()), Ok(rest)) = (outcome, reader.records.finalize()) else {
+            self.count = layer; // the next record cannot be found
             return Some(Err(reader.error));
         };
-        (self.shape, self.rest) = (shape, rest);
+        self.rest = rest;
         Some(Ok(()))
     }
 }
 
-/// Turns a stage's records into layers over slices of the weights. Its methods return `None` where a stage
+/// Turns a layer's record into parameters over slices of the weights. Its methods return `None` if the record
 /// cannot be read.
-struct Reader<'a> {
+struct Reader<'a, 's> {
     records: Deserializer<'a, Slice<'a>>,
     weights: &'a [u8],
-    stage: u16,
-    /// Why it cannot be read, if not for bytes that do not decode.
+    layer: u16,
+    budget: usize,
+    shape: &'s dyn Fn(u16) -> Option<Shape>,
+    /// Why it cannot be read, unless bytes do not decode.
     error: ParseError,
 }
 
-impl<'a> Reader<'a> {
-    /// A layer that is checked.
+impl<'a> Reader<'a, '_> {
+    /// A layer that has been checked.
     fn checked<T>(&mut self, layer: Result<T, LayerError>) -> Option<T> {
-        layer.map_err(|error| self.error = ParseError::Layer { stage: self.stage, error }).ok()
+        layer.map_err(|error| self.error = ParseError::Layer { layer: self.layer, error }).ok()
     }
 
     #[inline(never)]
@@ -108,109 +116,138 @@ impl<'a> Reader<'a> {
         T::deserialize(&mut self.records).ok()
     }
 
-    /// Reads a [`format::Stage`] over `shape`; returns its output's shape.
-    #[inline(never)]
-    fn stage(
-        &mut self,
-        shape: Shape,
-        input: u16,
-        next: u16,
-        take: &mut dyn FnMut(&Layer<'a>),
-    ) -> Option<Shape> {
-        self.read::<&str>()?; // its name
-        match self.read()? {
-            OperationKind::Conv2d => self.convolution(shape, input, take),
-            OperationKind::Pool2d => {
-                let record: format::Pool2d = self.read()?;
-                let layer = self.checked(Pool2d::new(shape, record.window, record.kind))?;
-                take(&Layer::windowed(Windowed::Pool2d(layer), input));
-                Some(layer.output())
+    /// Reads a [`format::Layer`] and gives it to `take`.
+    fn entry(&mut self, take: &mut dyn FnMut(&Entry<'a>)) -> Option<()> {
+        let name = self.read()?;
+        let output = match self.read()? {
+            true => Some((self.read()?, self.softmax()?)),
+            false => None,
+        };
+        let reads = self.read()?;
+        let input = self.tensor(reads)?;
+        let (scale, zero_point) = (self.read()?, self.read()?);
+        self.checked(check_scale(scale))?;
+        let shortcut = match self.read()? {
+            true => Some(self.shortcut()?),
+            false => None,
+        };
+        let kind = self.read()?;
+        let operation = match (kind, &shortcut) {
+            (OperationKind::Conv2d, None) => Operation::Windowed(Windowed::Conv2d(self.conv2d(input)?)),
+            (OperationKind::Conv2d, Some((_, join, from))) => {
+                let layer = self.conv2d(input)?;
+                let arrives = join.subsample.leads(*from, layer.output());
+                self.checked(block::check(&layer, &join.addition, arrives))?;
+                Operation::Addition(Windowed::Conv2d(layer), *join)
             }
-            OperationKind::Dense => {
-                let layer = Reduction::Dense(self.dense(shape)?);
-                take(&Layer::reduction(layer, input));
-                Some(Shape::new(1, 1, layer.outputs()))
+            (OperationKind::Pool2d, None) => {
+                let window = self.read::<format::Window>()?.into();
+                let layer = Pool2d::new(input, window, self.pooling()?);
+                Operation::Windowed(Windowed::Pool2d(self.checked(layer)?))
             }
-            OperationKind::GlobalAveragePool => {
+            (OperationKind::Dense, None) => Operation::Reduction(Reduction::Dense(self.dense(input)?)),
+            (OperationKind::GlobalAveragePool, None) => {
                 let zero_point = self.read()?;
                 let finish = self.finish()?;
-                let layer = self.checked(GlobalAveragePool::new(shape, zero_point, finish))?;
-                take(&Layer::reduction(Reduction::GlobalAveragePool(layer), input));
-                Some(Shape::new(1, 1, shape.channels))
+                let layer = self.checked(GlobalAveragePool::new(input, zero_point, finish))?;
+                Operation::Reduction(Reduction::GlobalAveragePool(layer))
             }
-            OperationKind::Block => self.block(shape, input, next, take),
-        }
-    }
-
-    #[inline(never)]
-    fn block(
-        &mut self,
-        input: Shape,
-        tensor: u16,
-        next: u16,
-        take: &mut dyn FnMut(&Layer<'a>),
-    ) -> Option<Shape> {
-        let convolutions: usize = self.read()?;
-        if convolutions > MAX_PATH {
-            return None;
-        }
-        let (mut shape, mut reads, mut made) = (input, tensor, next);
-        for _ in 1..convolutions {
-            shape = self.convolution(shape, reads, take)?;
-            (reads, made) = (made, made.saturating_add(1));
-        }
-        if convolutions < 2 {
-            return self.checked(Err(LayerError::Block));
-        }
-        let last = self.conv2d(shape)?;
-        let output = last.output();
-        let addition = self.read()?;
-        let mut join = Join { addition, subsample: Subsample::NONE, channels: output.channels };
-        let mut added = tensor;
-        let arrives = match self.read()? {
-            ShortcutKind::Identity => input == output,
-            ShortcutKind::Projection => {
-                added = made;
-                self.convolution(input, tensor, take)? == output
-            }
-            ShortcutKind::Padded => {
-                (join.subsample, join.channels) = (self.read()?, input.channels);
-                join.subsample.leads(input, output)
+            (OperationKind::Pool2d | OperationKind::Dense | OperationKind::GlobalAveragePool, Some(_)) => {
+                return self.checked(Err(LayerError::Shortcut));
             }
         };
-        self.checked(block::check(&last, &join.addition, arrives))?;
-        self.scale()?;
-        take(&Layer::addition(last, reads, join, added));
-        Some(output)
+        let node = Node::new(&operation, reads, shortcut.map(|(tensor, ..)| tensor), output.is_some());
+        take(&Entry { name, output, scale, zero_point, layer: Layer { node, operation } });
+        Some(())
     }
 
-    /// Reads a convolution and gives it to `take`; returns its output's shape.
+    /// Reads a [`format::Softmax`].
+    fn softmax(&mut self) -> Option<Softmax> {
+        Some(match self.read()? {
+            SoftmaxKind::None => Softmax::None,
+            SoftmaxKind::Float => Softmax::Float,
+            SoftmaxKind::Fixed => {
+                Softmax::Fixed(FixedSoftmax { multiplier: self.read()?, left_shift: self.read()? })
+            }
+        })
+    }
+
+    /// Reads a [`format::Pooling`].
+    fn pooling(&mut self) -> Option<Pooling> {
+        Some(match self.read()? {
+            PoolingKind::Max => Pooling::Max,
+            PoolingKind::Average => Pooling::Average,
+            PoolingKind::AveragePadded => Pooling::AveragePadded { zero_point: self.read()? },
+        })
+    }
+
+    /// Reads a [`format::Shortcut`]: its tensor, how it is added, and its shape.
     #[inline(never)]
-    fn convolution(&mut self, input: Shape, reads: u16, take: &mut dyn FnMut(&Layer<'a>)) -> Option<Shape> {
-        let layer = self.conv2d(input)?;
-        take(&Layer::windowed(Windowed::Conv2d(layer), reads));
-        Some(layer.output())
+    fn shortcut(&mut self) -> Option<(u16, Join, Shape)> {
+        let tensor = self.read()?;
+        let from = self.tensor(tensor)?;
+        let stride = [self.read()?, self.read()?];
+        let subsample = Subsample { stride, channels_before: self.read()? };
+        let addition = match self.read()? {
+            AdditionKind::Fused => Addition::Fused(Residual {
+                zero_point: self.read()?,
+                multiplier: self.read()?,
+                shift: self.read()?,
+            }),
+            AdditionKind::Separate => Addition::Separate(Sum {
+                path: self.scaling()?,
+                shortcut: self.scaling()?,
+                shortcut_zero_point: self.read()?,
+                output: self.scaling()?,
+                clamp: self.clamp()?,
+            }),
+        };
+        Some((tensor, Join { addition, subsample, channels: from.channels }, from))
     }
 
+    fn scaling(&mut self) -> Option<Scaling> {
+        Some(Scaling { multiplier: self.read()?, shift: self.read()? })
+    }
+
+    #[inline(never)]
+    fn clamp(&mut self) -> Option<Clamp> {
+        Some(Clamp { zero_point: self.read()?, min: self.read()?, max: self.read()? })
+    }
+
+    /// Shape of a tensor that the layer reads.
+    fn tensor(&mut self, tensor: u16) -> Option<Shape> {
+        // the layer itself makes tensor `self.layer + 1`
+        let shape = if tensor <= self.layer { (self.shape)(tensor) } else { None };
+        if shape.is_none() {
+            self.error = ParseError::Tensor { layer: self.layer, tensor };
+        }
+        shape
+    }
+
+    /// Reads a [`format::Conv2d`].
     #[inline(never)]
     fn conv2d(&mut self, input: Shape) -> Option<Conv2d<'a>> {
-        let record: format::Conv2d = self.read()?;
-        self.checked(check_scale(record.scale))?;
-        let format::Conv2d { depthwise, algorithm, window, .. } = record;
-        let channels = usize::from(record.channels);
-        let outputs = if depthwise { input.channels } else { record.channels };
-        let requantize = self.requantize(&record.requantize, channels);
-        let bytes = Conv2d::weight_bytes(&window, input, record.channels, depthwise, algorithm);
+        let record: u16 = self.read()?;
+        let depthwise = self.read()?;
+        let Some(algorithm) = Algorithm::from_number(self.read()?) else {
+            return self.checked(Err(LayerError::Algorithm));
+        };
+        let window = self.read::<format::Window>()?.into();
+        let (weights, bias, padding_pixel) = (self.read()?, self.read()?, self.read()?);
+        let channels = usize::from(record);
+        let requantize = self.requantize(channels)?;
+        let outputs = if depthwise { input.channels } else { record };
+        let bytes = Conv2d::weight_bytes(&window, input, record, depthwise, algorithm);
         let layer = Conv2d {
             input,
             output: window.output(input, outputs).unwrap_or(Shape::new(0, 0, 0)),
             window,
             depthwise,
             algorithm,
-            weights: self.section(record.weights, bytes)?,
-            bias: self.section(record.bias, channels)?,
-            padding_pixel: self.section(record.padding_pixel, usize::from(input.channels))?,
-            requantize: requantize?,
+            weights: self.section(weights, bytes)?,
+            bias: self.checked_section(bias, channels)?,
+            padding_pixel: self.section(padding_pixel, usize::from(input.channels))?,
+            requantize,
         };
         self.checked(layer.check())?;
         Some(layer)
@@ -221,54 +258,62 @@ impl<'a> Reader<'a> {
         let outputs = usize::from(self.read::<u16>()?);
         let (weights, bias) = (self.read()?, self.read()?);
         let weights = self.section(weights, outputs.saturating_mul(input.len()))?;
-        let bias = self.section(bias, outputs)?;
+        let bias = self.checked_section(bias, outputs)?;
         let finish = self.finish()?;
         self.checked(Dense::new(input, weights, bias, finish))
     }
 
-    fn requantize(&mut self, record: &format::Requantize, count: usize) -> Option<Requantize<'a>> {
-        let rounding = match record.rounding {
-            format::Rounding::Once { shift } => Rounding::Once { shift },
-            format::Rounding::Twice { shifts } => Rounding::Twice { shifts: self.section(shifts, count)? },
+    /// Reads a [`format::Requantize`] with `count` multipliers.
+    #[inline(never)]
+    fn requantize(&mut self, count: usize) -> Option<Requantize<'a>> {
+        let multipliers = self.read()?;
+        let multipliers = self.checked_section(multipliers, count)?;
+        let rounding = match self.read()? {
+            RoundingKind::Once => Rounding::Once { shift: self.read()? },
+            RoundingKind::Twice => {
+                let shifts = self.read()?;
+                Rounding::Twice { shifts: self.checked_section(shifts, count)? }
+            }
         };
-        let multipliers = self.section(record.multipliers, count)?;
-        self.checked(Requantize::with_rounding(multipliers, rounding, record.clamp))
+        let clamp = self.clamp()?;
+        self.checked(Requantize::with_rounding(multipliers, rounding, clamp))
     }
 
     /// Reads a [`format::Finish`].
     #[inline(never)]
     fn finish(&mut self) -> Option<Finish<'a>> {
-        let kind = self.read()?;
-        let requantize = match kind {
+        Some(match self.read()? {
+            FinishKind::Requantize => Finish::Requantize(self.counted()?),
             FinishKind::Scores => {
                 let scales = self.read()?;
                 let count = usize::from(self.read::<u16>()?);
-                return Some(Finish::Scores(self.section(scales, count)?));
+                Finish::Scores(self.checked_section(scales, count)?)
             }
-            FinishKind::Mean => {
-                let clamp = self.read()?;
-                self.scale()?;
-                return Some(Finish::Mean(clamp));
+            FinishKind::Mean => Finish::Mean(self.clamp()?),
+            FinishKind::RoundedScores => {
+                let requantize = self.counted()?;
+                Finish::RoundedScores { requantize, scale: self.read()? }
             }
-            FinishKind::Requantize | FinishKind::RoundedScores => {
-                let count = usize::from(self.read::<u16>()?);
-                let record = self.read()?;
-                self.requantize(&record, count)?
-            }
-        };
-        let scale = self.scale()?;
-        Some(match kind {
-            FinishKind::RoundedScores => Finish::RoundedScores { requantize, scale },
-            _ => Finish::Requantize(requantize),
         })
     }
 
-    /// Reads the real value of a step.
-    #[inline(never)]
-    fn scale(&mut self) -> Option<f32> {
-        let scale = self.read()?;
-        self.checked(check_scale(scale))?;
-        Some(scale)
+    /// Reads a number of multipliers and the record that refers to them.
+    fn counted(&mut self) -> Option<Requantize<'a>> {
+        let count = self.read::<u16>()?;
+        self.requantize(count.into())
+    }
+
+    /// A section whose every element is checked.
+    fn checked_section<T: bytemuck::AnyBitPattern>(&mut self, offset: u32, count: usize) -> Option<&'a [T]> {
+        let found = self.section(offset, count)?;
+        match self.budget.checked_sub(size_of_val(found)) {
+            Some(left) => self.budget = left,
+            None => {
+                self.error = ParseError::Work { layer: self.layer };
+                return None;
+            }
+        }
+        Some(found)
     }
 
     #[inline(never)]
@@ -276,7 +321,7 @@ impl<'a> Reader<'a> {
         let found = section(self.weights, offset, count);
         if found.is_none() {
             let length = count.saturating_mul(size_of::<T>());
-            self.error = ParseError::Section { stage: self.stage, offset, length };
+            self.error = ParseError::Section { layer: self.layer, offset, length };
         }
         found
     }

@@ -1,20 +1,19 @@
-//! What a model is made of, stage by stage, to be printed on the host or on the target.
+//! What a model is made of, layer by layer, to be printed on the host or on the target.
 
 use core::fmt;
 
 use crate::base::shape::Shape;
-use crate::blob::format::{Operation, Shortcut};
 use crate::blob::model::Model;
-use crate::blob::reader::StageEntry;
-use crate::ops::Pooling;
+use crate::blob::reader::Entry;
+use crate::net::layer::{Layer, Operation};
 
-/// One stage of a model in a line.
+/// One layer of a model in a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub struct StageReport<'a> {
+pub struct LayerReport<'a> {
     /// Name in the model that was converted.
     pub name: &'a str,
-    /// What it is: `identity block`, `dense`, ...
+    /// What it is: `convolution`, `dense`, ...
     pub kind: &'static str,
     /// Shape of the input.
     pub input: Shape,
@@ -26,65 +25,55 @@ pub struct StageReport<'a> {
     pub weight_bytes: usize,
 }
 
-impl Operation {
-    /// What the operation is called.
+impl Layer<'_> {
+    /// What the layer is called.
     pub fn kind(&self) -> &'static str {
-        match self {
-            Operation::Conv2d(layer) if layer.depthwise => "depthwise convolution",
-            Operation::Conv2d(_) => "convolution",
-            Operation::Pool2d(layer) => match layer.kind {
-                Pooling::Max => "max pooling",
-                Pooling::Average | Pooling::AveragePadded { .. } => "average pooling",
-            },
-            Operation::Dense(_) => "dense",
-            Operation::GlobalAveragePool(_) => "global average pooling",
-            Operation::Block(block) => match block.shortcut {
-                Shortcut::Identity => "identity block",
-                Shortcut::Projection(_) => "convolutional block",
-                Shortcut::Padded(_) => "padded block",
-            },
+        match &self.operation {
+            Operation::Windowed(layer) => layer.kind(),
+            Operation::Addition(..) => "convolution, adds the shortcut",
+            Operation::Reduction(layer) => layer.kind(),
         }
     }
 }
 
-impl<'a> StageEntry<'a> {
-    /// The stage in a line.
-    pub fn report(&self) -> StageReport<'a> {
-        StageReport {
-            name: self.record.name,
-            kind: self.record.operation.kind(),
-            input: self.stage.input(),
-            output: self.stage.output(),
-            macs: self.stage.macs(),
-            weight_bytes: self.stage.weight_bytes(),
+impl<'a> Entry<'a> {
+    /// The layer in a line.
+    pub fn report(&self) -> LayerReport<'a> {
+        LayerReport {
+            name: self.name,
+            kind: self.layer.kind(),
+            input: self.layer.input(),
+            output: self.layer.output(),
+            macs: self.layer.macs(),
+            weight_bytes: self.layer.weights().len(),
         }
     }
 }
 
 impl<'a> Model<'a> {
-    /// The stages in a line each.
+    /// The layers in a line each.
     ///
     /// ```
     /// # let model = skipstone::Model::parse(skipstone::include_model!("../../models/digits.skip"))?;
-    /// for stage in model.report() {
-    ///     println!("{stage}");
+    /// for layer in model.report() {
+    ///     println!("{layer}");
     /// }
-    /// # assert_eq!(model.report().filter(|stage| stage.kind == "identity block").count(), 2);
-    /// # Ok::<(), skipstone::ParseError>(())
+    /// # assert_eq!(model.report().filter(|layer| layer.kind.contains("shortcut")).count(), 2);
+    /// # Ok::<(), skipstone::error::ParseError>(())
     /// ```
-    pub fn report(&self) -> impl Iterator<Item = StageReport<'a>> + use<'a> {
-        self.stages().flatten().map(|entry| entry.report())
+    pub fn report(&self) -> impl Iterator<Item = LayerReport<'a>> + use<'a> {
+        self.layers().flatten().map(|entry| entry.report())
     }
 
     /// Multiply-accumulate operations for one image, padded positions included.
     pub fn macs(&self) -> u64 {
-        self.report().map(|stage| stage.macs).sum()
+        self.report().map(|layer| layer.macs).sum()
     }
 }
 
-impl fmt::Display for StageReport<'_> {
+impl fmt::Display for LayerReport<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let StageReport { name, kind, input, output, macs, weight_bytes } = self;
+        let LayerReport { name, kind, input, output, macs, weight_bytes } = self;
         write!(f, "{name}: {kind}, {input} -> {output}, {macs} MACs, {weight_bytes} B")
     }
 }

@@ -6,7 +6,8 @@
 use ed25519_compact::{Error, PublicKey, Signature};
 
 use crate::base::error::{ParseError, SignatureError};
-use crate::blob::model::{HEADER_BYTES, MAGIC, Model};
+use crate::blob::format::{HEADER_BYTES, MAGIC};
+use crate::blob::model::Model;
 
 /// Stands behind a blob that is signed. It belongs to what is signed, so that no other kind of message that the same
 /// key may sign is taken for a blob; its last byte is the version of this layout.

@@ -1,28 +1,29 @@
-//! Residual blocks, and the plain whole-tensor evaluation of layers and blocks.
+//! Residual blocks: a builder, a view of the list of layers, and the plain whole-tensor evaluation of both.
 //!
-//! A block is clamp(path(x) + shortcut(x)). The addition is fused into the path's last convolution: the
-//! shortcut's values lie in the output before that convolution runs, and each is replaced by the
-//! rounded sum of both. See `docs/residual-blocks.md` for the idea.
+//! A block is clamp(path(x) + shortcut(x)). The addition is fused into the path's last convolution: the output
+//! holds the shortcut's values before that convolution runs, and each is replaced by the rounded sum of both. See
+//! `docs/residual-blocks.md` for the idea. The executor, the plan and the blob know only layers.
 
 use heapless::Vec;
-use serde::{Deserialize, Serialize};
 
 use crate::base::clamp::Clamp;
 use crate::base::error::LayerError;
 use crate::base::quantization::{Addition, Rounding};
 use crate::base::shape::{Shape, Window};
 use crate::kernels::{self, Kernels};
-use crate::ops::{Conv2d, Finished, Reduction, Windowed};
+use crate::net::layer::{Layer, Operation};
+use crate::ops::{Conv2d, Finished, Reduction, Subsample, Windowed};
 
-/// Most convolutions in a block's path.
-pub const MAX_PATH: usize = 3;
+/// Maximum number of convolutions in the path of a [`Block`].
+pub const MAX_PATH: usize = 4;
 
-/// A residual block: two or three convolutions around which a shortcut leads.
+/// A residual block: one to four convolutions, and a shortcut around them.
 ///
 /// The clamp of the last convolution is the block's: ReLU after the addition.
 ///
 /// ```
-/// use skipstone::{Block, Clamp, Conv2d, Requantize, Residual, Shape, Window};
+/// use skipstone::Shape;
+/// use skipstone::block::{Block, Clamp, Conv2d, Requantize, Residual, Window};
 ///
 /// // An identity block over 2 x 2 pixels with one channel; all scales are 1, all zero points 0.
 /// let (shape, window) = (Shape::new(2, 2, 1), Window::square(3, 1, 1));
@@ -44,7 +45,7 @@ pub const MAX_PATH: usize = 3;
 /// let block = Block::identity(&[first, zero], Residual::new(0, 1 << 30, 0)?)?;
 /// block.run(&[5, -5, 0, 100], &mut scratch, &mut output)?;
 /// assert_eq!(output, [5, 0, 0, 100]);
-/// # Ok::<(), skipstone::LayerError>(())
+/// # Ok::<(), skipstone::error::LayerError>(())
 /// ```
 #[derive(Debug, Clone)]
 pub struct Block<'a> {
@@ -64,21 +65,11 @@ pub enum Shortcut<'a> {
     Padded(Subsample),
 }
 
-/// Strided subsampling with zero channels in front of and behind the input's own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Subsample {
-    /// Vertical and horizontal stride.
-    pub stride: [u8; 2],
-    /// Zero channels in front; those that are missing behind are zero too.
-    pub channels_before: u16,
-}
-
 impl<'a> Block<'a> {
     /// An identity block: the path's result is added to the block's own input, of the same shape.
     ///
     /// # Errors
-    /// [`LayerError`] where the path has fewer than two or more than three convolutions, or shapes or
-    /// ranges do not fit.
+    /// [`LayerError`] if the path has no convolutions or more than [`MAX_PATH`], or shapes or ranges do not fit.
     pub fn identity(path: &[Conv2d<'a>], addition: impl Into<Addition>) -> Result<Self, LayerError> {
         Block::new(path, addition, Shortcut::Identity)
     }
@@ -120,7 +111,7 @@ impl<'a> Block<'a> {
     ) -> Result<Self, LayerError> {
         let addition = addition.into();
         let path = Vec::from_slice(path).map_err(|_| LayerError::Block)?;
-        let (Some(first), Some(last), true) = (path.first(), path.last(), path.len() >= 2) else {
+        let (Some(first), Some(last)) = (path.first(), path.last()) else {
             return Err(LayerError::Block);
         };
         if path.iter().zip(path.iter().skip(1)).any(|(a, b)| a.output() != b.input()) {
@@ -228,10 +219,75 @@ impl<'a> Block<'a> {
     }
 }
 
-/// Whether a shortcut, which `arrives` with the shape of the path's `last` convolution, can be added to it.
+/// A residual block as a view of a network's list of layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// Tensor at which path and shortcut part; layer i makes tensor i + 1.
+    pub fork: u16,
+    /// Index of the layer that adds the shortcut, the last of the path.
+    pub last: u16,
+    /// Number of layers in the path.
+    pub path: u16,
+    /// Which kind of block it is.
+    pub kind: Kind,
+}
+
+/// The kinds of residual block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The block's input itself is added.
+    Identity,
+    /// The shortcut has a layer of its own, this one.
+    Convolutional(u16),
+    /// Strided subsampling with zero channels around is added ("option A").
+    Padded,
+}
+
+impl Kind {
+    /// What such a block is called.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Kind::Identity => "identity block",
+            Kind::Convolutional(_) => "convolutional block",
+            Kind::Padded => "padded block",
+        }
+    }
+}
+
+/// The block that layer `last` completes; `None` if it adds no shortcut, or one that does not begin where its path
+/// begins.
+pub fn span(layers: &[Layer<'_>], last: u16) -> Option<Span> {
+    let layer = |index: u16| layers.get(usize::from(index));
+    let Operation::Addition(_, join) = &layer(last)?.operation else { return None };
+    let shortcut = layer(last)?.node.shortcut?.tensor;
+    // the layer on the shortcut, if it has one
+    let projection = shortcut.checked_sub(1).filter(|index| *index < last);
+    let begins = projection.and_then(|index| layer(index)).map(|layer| layer.node.reads);
+    let (mut at, mut path) = (last, 0u16);
+    loop {
+        path += 1;
+        let reads = layer(at)?.node.reads;
+        let kind = match (reads == shortcut, Some(reads) == begins, projection) {
+            (true, ..)
+                if join.subsample == Subsample::NONE && join.channels == layer(last)?.output().channels =>
+            {
+                Some(Kind::Identity)
+            }
+            (true, ..) => Some(Kind::Padded),
+            (false, true, Some(projection)) => Some(Kind::Convolutional(projection)),
+            (false, ..) => None,
+        };
+        match kind {
+            Some(kind) => return Some(Span { fork: reads, last, path, kind }),
+            None => at = reads.checked_sub(1)?,
+        }
+    }
+}
+
+/// Whether a shortcut can be added to the path's `last` convolution; `arrives` says that it has its shape.
 pub(crate) fn check(last: &Conv2d<'_>, addition: &Addition, arrives: bool) -> Result<(), LayerError> {
     addition.check()?;
-    // what a fused addition shares is the one rounding
+    // a fused addition shares the convolution's one rounding
     let rounded = match addition {
         Addition::Fused(_) => matches!(last.requantize.rounding(), Rounding::Once { .. }),
         Addition::Separate(_) => true,
@@ -239,30 +295,36 @@ pub(crate) fn check(last: &Conv2d<'_>, addition: &Addition, arrives: bool) -> Re
     if arrives && rounded { Ok(()) } else { Err(LayerError::Block) }
 }
 
-impl Subsample {
-    /// Every pixel, as it is.
-    pub(crate) const NONE: Subsample = Subsample { stride: [1; 2], channels_before: 0 };
-
-    /// Whether subsampling a tensor of shape `from` can give one of shape `to`.
-    pub(crate) fn leads(self, from: Shape, to: Shape) -> bool {
-        let one = Window { kernel: [1; 2], stride: self.stride, padding: [0; 4] };
-        let channels = self.channels_before.checked_add(from.channels);
-        one.output(from, to.channels) == Some(to) && channels.is_some_and(|channels| channels <= to.channels)
-    }
-
-    /// Subsamples a whole tensor; padded channels get `zero_point`.
-    fn run(self, from: Shape, input: &[i8], to: Shape, output: &mut [i8], zero_point: i8) {
-        let [down, right] = self.stride.map(usize::from);
-        let rows = input.chunks_exact(from.row_len()).step_by(down);
-        for (input, output) in rows.zip(output.chunks_exact_mut(to.row_len())) {
-            let pixels = input.chunks_exact(usize::from(from.channels)).step_by(right);
-            for (input, output) in pixels.zip(output.chunks_exact_mut(usize::from(to.channels))) {
-                output.fill(zero_point);
-                for (y, x) in output.iter_mut().skip(usize::from(self.channels_before)).zip(input) {
-                    *y = *x;
-                }
+impl Layer<'_> {
+    /// Evaluates a windowed layer on a whole tensor; `shortcut` is the tensor that it adds, if it adds one.
+    ///
+    /// # Errors
+    /// [`LayerError::Length`] if a slice has the wrong length, [`LayerError::Shortcut`] if the shortcut is missing.
+    pub fn run(
+        &self,
+        input: &[i8],
+        shortcut: Option<(&[i8], Shape)>,
+        scratch: &mut [i8],
+        output: &mut [i8],
+    ) -> Result<(), LayerError> {
+        match (&self.operation, shortcut) {
+            (Operation::Windowed(layer), None) => layer.run(input, scratch, output),
+            (Operation::Addition(layer, join), Some((values, shape))) => {
+                check_length(values.len(), shape.len())?;
+                check_length(output.len(), layer.output().len())?;
+                let zero_point = join.addition.shortcut_zero_point();
+                join.subsample.run(shape, values, layer.output(), output, zero_point);
+                run_windowed(layer, Some(&join.addition), input, output, words(scratch))
+            }
+            (Operation::Reduction(_) | Operation::Windowed(_) | Operation::Addition(..), _) => {
+                Err(LayerError::Shortcut)
             }
         }
+    }
+
+    /// Elements of scratch memory that [`Layer::run`] needs.
+    pub fn scratch_len(&self) -> usize {
+        self.convolution().map_or(0, kernel_scratch_len)
     }
 }
 

@@ -1,48 +1,63 @@
-//! Stages, the links of a network's chain: the layers that each comes apart into.
-
-use heapless::Vec;
+//! Layers: what the executor computes, and the node by which the schedule knows it.
 
 use crate::base::quantization::Addition;
 use crate::base::shape::{Shape, Window};
 use crate::kernels::Kernels;
-use crate::net::block::{Block, MAX_PATH, Shortcut, Subsample};
 use crate::net::schedule::{Node, ShortcutRead, Tensor};
-use crate::ops::{Algorithm, Conv2d, Reduction, Windowed};
-
-/// Most layers in a stage: three convolutions and a projection.
-pub const MAX_LAYERS: usize = MAX_PATH + 1;
-
-/// One link of the chain: a layer, or the layers of a residual block, each after those that it reads.
-///
-/// The last layer of a block is its last convolution, which adds the shortcut; a projection comes before it.
-#[derive(Debug, Clone)]
-pub struct Stage<'a> {
-    layers: Vec<Layer<'a>, MAX_LAYERS>,
-}
+use crate::ops::{Algorithm, Conv2d, Reduction, Subsample, Windowed};
 
 /// What the executor runs for a [`Node`].
 #[derive(Debug, Clone, Copy)]
 pub enum Operation<'a> {
     /// A strip of rows.
     Windowed(Windowed<'a>),
-    /// A block's last convolution, onto the shortcut's rows.
+    /// A strip of rows, added to the shortcut's rows: the last convolution of a residual block.
     Addition(Windowed<'a>, Join),
-    /// A row taken into sums.
+    /// A row added to sums.
     Reduction(Reduction<'a>),
 }
 
-/// How a block's last convolution takes the shortcut.
+impl Operation<'_> {
+    /// Shape of the input.
+    pub const fn input(&self) -> Shape {
+        match self {
+            Operation::Windowed(layer) | Operation::Addition(layer, _) => layer.input(),
+            Operation::Reduction(layer) => layer.input(),
+        }
+    }
+
+    /// Shape of the output.
+    pub const fn output(&self) -> Shape {
+        match self {
+            Operation::Windowed(layer) | Operation::Addition(layer, _) => layer.output(),
+            Operation::Reduction(layer) => Shape::new(1, 1, layer.outputs()),
+        }
+    }
+
+    /// Whether the output is f32 class scores.
+    pub const fn gives_scores(&self) -> bool {
+        match self {
+            Operation::Reduction(layer) => layer.gives_scores(),
+            Operation::Windowed(_) | Operation::Addition(..) => false,
+        }
+    }
+}
+
+/// How a convolution adds a shortcut.
 #[derive(Debug, Clone, Copy)]
 pub struct Join {
     /// How its values are added.
     pub addition: Addition,
-    /// Which of its pixels are taken, and which channels they become.
+    /// Which of its pixels are added, and to which channels.
     pub subsample: Subsample,
     /// Channels of a shortcut pixel.
     pub channels: u16,
 }
 
 /// A layer as the schedule and the executor see it.
+///
+/// Layer i of a network makes tensor i + 1; tensor 0 is the input. The node's tensors are numbered through the
+/// network here, and within a segment in the executor: see [`Layer::place`].
 #[derive(Debug, Clone, Copy)]
 pub struct Layer<'a> {
     /// What it reads and makes, in rows.
@@ -51,164 +66,92 @@ pub struct Layer<'a> {
     pub operation: Operation<'a>,
 }
 
-impl<'a> Stage<'a> {
-    /// The stage that these layers are, which read tensor 0 and make tensors 1, 2, ...
-    pub(crate) const fn new(layers: Vec<Layer<'a>, MAX_LAYERS>) -> Self {
-        Stage { layers }
-    }
-
-    /// Shape of the input.
-    pub fn input(&self) -> Shape {
-        self.layers.first().map_or(Shape::new(0, 0, 0), Layer::input)
-    }
-
-    /// Shape of the output.
-    pub fn output(&self) -> Shape {
-        self.layers.last().map_or(Shape::new(0, 0, 0), Layer::output)
-    }
-
-    /// Whether the output is f32 class scores.
-    pub fn gives_scores(&self) -> bool {
-        self.layers.last().is_some_and(Layer::gives_scores)
-    }
-
-    /// Multiply-accumulate operations for one image, padded positions included.
-    pub fn macs(&self) -> u64 {
-        self.layers.iter().map(Layer::macs).sum()
-    }
-
-    /// Bytes of weights, without biases and multipliers.
-    pub fn weight_bytes(&self) -> usize {
-        self.layers.iter().map(|layer| layer.weights().len()).sum()
-    }
-
-    /// The layers, each after those that it reads.
-    ///
-    /// The stage reads tensor `input` of its segment; its layers' outputs are tensors `next`,
-    /// `next + 1`, ... Where their rows stand in the row table is left open, strips are single rows:
-    /// [`Layer::place`] says otherwise.
-    pub fn layers(&self, input: u16, next: u16) -> impl Iterator<Item = Layer<'a>> + use<'a> {
-        let tensor = move |own: u16| match own {
-            0 => input,
-            _ => next.saturating_add(own - 1),
+impl Node {
+    /// The node of an operation that reads tensor `reads` and adds tensor `shortcut`, in single rows; `kept` says
+    /// that the network's caller receives what it makes.
+    #[inline(never)]
+    pub fn new(operation: &Operation<'_>, reads: u16, shortcut: Option<u16>, kept: bool) -> Self {
+        let (input, output) = (operation.input(), operation.output());
+        let (window, reduction) = match operation {
+            Operation::Windowed(layer) | Operation::Addition(layer, _) => (layer.window(), false),
+            Operation::Reduction(_) => (Window::square(1, 1, 0), true),
         };
-        self.layers.clone().into_iter().map(move |mut layer| {
-            layer.node.reads = tensor(layer.node.reads);
-            if let Some(read) = &mut layer.node.shortcut {
-                read.tensor = tensor(read.tensor);
-            }
-            layer
-        })
-    }
-
-    /// The residual block that the stage is; `None` where it is a single layer.
-    pub fn block(&self) -> Option<Block<'a>> {
-        let last = self.layers.last()?;
-        let (Operation::Addition(_, join), Some(read)) = (&last.operation, last.node.shortcut) else {
-            return None;
+        let stride = match operation {
+            Operation::Addition(_, join) => join.subsample.stride[0],
+            Operation::Windowed(_) | Operation::Reduction(_) => 1,
         };
-        let (mut path, mut projection) = (Vec::<Conv2d<'a>, MAX_LAYERS>::new(), None);
-        for (tensor, layer) in (1..).zip(&self.layers) {
-            match layer.convolution() {
-                Some(layer) if tensor == read.tensor => projection = Some(*layer),
-                Some(layer) => path.push(*layer).ok()?,
-                None => return None,
-            }
+        // a reduction's row holds 32-bit sums, which become int8 values or f32 scores in their place
+        let row_bytes = if reduction { 4 * u32::from(output.channels) } else { output.row_len() as u32 };
+        Node {
+            reads,
+            input_rows: input.height,
+            window,
+            shortcut: shortcut.map(|tensor| ShortcutRead { tensor, stride }),
+            output: Tensor { rows: output.height, row_bytes, base: 0, contiguous: kept },
+            strip: 1,
+            reduction,
+            scratch_bytes: 0,
+            kept,
         }
-        let channels = last.output().channels;
-        let shortcut = match projection {
-            Some(layer) => Shortcut::Projection(layer),
-            None if join.subsample == Subsample::NONE && join.channels == channels => Shortcut::Identity,
-            None => Shortcut::Padded(join.subsample),
-        };
-        Block::new(&path, join.addition, shortcut).ok()
     }
 }
 
 impl<'a> Layer<'a> {
-    /// A layer that reads tensor `reads` through its window.
-    pub(crate) fn windowed(layer: Windowed<'a>, reads: u16) -> Self {
-        let (input, output) = (layer.input(), layer.output());
-        let node = Node {
-            reads,
-            input_rows: input.height,
-            window: layer.window(),
-            shortcut: None,
-            output: Tensor {
-                rows: output.height,
-                row_bytes: output.row_len() as u32,
-                base: 0,
-                contiguous: false,
-            },
-            strip: 1,
-            reduction: false,
-            scratch_bytes: 0,
-        };
-        Layer { node, operation: Operation::Windowed(layer) }
-    }
-
-    /// The last convolution of a block, to which tensor `shortcut` is added.
-    pub(crate) fn addition(layer: Conv2d<'a>, reads: u16, join: Join, shortcut: u16) -> Self {
-        let layer = Windowed::Conv2d(layer);
-        let mut added = Layer::windowed(layer, reads);
-        added.operation = Operation::Addition(layer, join);
-        added.node.shortcut = Some(ShortcutRead { tensor: shortcut, stride: join.subsample.stride[0] });
-        added
-    }
-
-    /// A layer that takes tensor `reads` row by row.
-    pub(crate) fn reduction(layer: Reduction<'a>, reads: u16) -> Self {
-        let node = Node {
-            reads,
-            input_rows: layer.input().height,
-            window: Window::square(1, 1, 0),
-            shortcut: None,
-            // 32-bit sums, which become int8 values or f32 scores in their place
-            output: Tensor { rows: 1, row_bytes: 4 * u32::from(layer.outputs()), base: 0, contiguous: false },
-            strip: 1,
-            reduction: true,
-            scratch_bytes: 0,
-        };
-        Layer { node, operation: Operation::Reduction(layer) }
+    /// A layer that computes `operation` on tensor `reads`, to which it adds tensor `shortcut`; `kept` says that the
+    /// network's caller receives what it makes.
+    pub fn new(operation: Operation<'a>, reads: u16, shortcut: Option<u16>, kept: bool) -> Self {
+        Layer { node: Node::new(&operation, reads, shortcut, kept), operation }
     }
 
     /// Shape of the input.
     pub const fn input(&self) -> Shape {
-        match &self.operation {
-            Operation::Windowed(layer) | Operation::Addition(layer, _) => layer.input(),
-            Operation::Reduction(layer) => layer.input(),
-        }
+        self.operation.input()
     }
 
     /// Shape of the output.
     pub const fn output(&self) -> Shape {
-        match &self.operation {
-            Operation::Windowed(layer) | Operation::Addition(layer, _) => layer.output(),
-            Operation::Reduction(layer) => Shape::new(1, 1, layer.outputs()),
-        }
+        self.operation.output()
     }
 
     /// Whether the output is f32 class scores.
     pub const fn gives_scores(&self) -> bool {
-        matches!(&self.operation, Operation::Reduction(layer) if layer.gives_scores())
+        self.operation.gives_scores()
     }
 
-    /// The convolution that the layer is.
+    /// The convolution, if the layer is one.
     pub const fn convolution(&self) -> Option<&Conv2d<'a>> {
         match &self.operation {
             Operation::Windowed(Windowed::Conv2d(layer))
             | Operation::Addition(Windowed::Conv2d(layer), _) => Some(layer),
-            _ => None,
+            Operation::Windowed(Windowed::Pool2d(_))
+            | Operation::Addition(Windowed::Pool2d(_), _)
+            | Operation::Reduction(_) => None,
         }
     }
 
-    /// The layer's node with strips of `strip` rows, its rows standing in the row table from `base` on.
-    pub fn place(&self, strip: u8, base: u32) -> Node {
+    /// The layer as `algorithm` would compute it, if it is a convolution; for planning: its weights are not packed.
+    pub fn with_algorithm(&self, algorithm: Algorithm) -> Self {
+        let mut layer = *self;
+        if let Operation::Windowed(Windowed::Conv2d(conv)) | Operation::Addition(Windowed::Conv2d(conv), _) =
+            &mut layer.operation
+        {
+            *conv = conv.planned_as(algorithm);
+        }
+        layer
+    }
+
+    /// The layer's node in strips of `strip` rows, its first entry in the row table being `base`, in a segment
+    /// whose input is tensor `first` of the network; `None` if the layer reads a tensor before that.
+    pub fn place(&self, first: u16, strip: u8, base: u32) -> Option<Node> {
         let mut node = self.node;
         (node.strip, node.output.base) = (strip, base);
+        node.reads = node.reads.checked_sub(first)?;
+        if let Some(read) = &mut node.shortcut {
+            read.tensor = read.tensor.checked_sub(first)?;
+        }
         let scratch = self.convolution().map_or(0, |layer| layer.scratch_bytes(strip));
         node.scratch_bytes = u32::try_from(scratch).unwrap_or(u32::MAX);
-        node
+        Some(node)
     }
 
     /// Multiply-accumulate operations for one image, padded positions included.
@@ -219,12 +162,12 @@ impl<'a> Layer<'a> {
         }
     }
 
-    /// Number of weights, however they lie in flash.
+    /// Number of weights, however they are packed.
     pub fn weight_count(&self) -> usize {
         self.convolution().map_or(self.weights().len(), Conv2d::weight_count)
     }
 
-    /// The weights' bytes, as they lie in flash; none for pooling.
+    /// The weights as they are packed in flash; none for pooling.
     pub const fn weights(&self) -> &'a [i8] {
         match (&self.operation, self.convolution()) {
             (Operation::Reduction(Reduction::Dense(layer)), _) => layer.weights,
@@ -235,7 +178,7 @@ impl<'a> Layer<'a> {
 }
 
 impl Kernels {
-    /// What a layer needs; dense layers and global pooling are always there.
+    /// The kernels that a layer needs; those of dense layers and global pooling are always linked.
     pub fn of(layer: &Layer<'_>) -> u16 {
         match &layer.operation {
             Operation::Windowed(layer) | Operation::Addition(layer, _) => match layer {

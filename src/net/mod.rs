@@ -2,6 +2,6 @@
 
 pub(crate) mod block;
 pub(crate) mod cost;
-pub mod layer;
+pub(crate) mod layer;
 pub mod plan;
 pub mod schedule;

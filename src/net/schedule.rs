@@ -1,14 +1,15 @@
 //! Rows on demand: which rows are made next, and how long each must live. Sizes only, no data.
 //!
-//! A segment's last layer is asked for its next strip of rows; while a row that it reads is missing,
-//! that row's maker is asked instead. Nothing is made before it is needed, nothing is made twice.
-//! The planner (on the host), the proof in [`Network::new`](crate::Network::new) and the executor all
+//! The schedule asks a segment's last layer for its next strip of rows. While a row that it reads is missing, it
+//! asks that row's producer instead. No row is made before it is needed, and none is made twice. After the last
+//! layer, the network's outputs are completed in the same way.
+//! The planner (on the host), the proof in [`Network::set_up`](crate::Network::set_up) and the executor all
 //! follow this one schedule.
 
 use crate::base::shape::Window;
 
 /// A tensor's rows, as the memory plan sees them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Tensor {
     /// Number of rows.
     pub rows: u16,
@@ -16,12 +17,20 @@ pub struct Tensor {
     pub row_bytes: u32,
     /// Index of its first row in the row table.
     pub base: u32,
-    /// The rows lie one behind the other and have one entry in the row table: the caller's frame.
+    /// The rows are stored consecutively and have one entry in the row table: the input frame, or an output of
+    /// the network.
     pub contiguous: bool,
 }
 
+impl Tensor {
+    /// Entries in the row table.
+    pub const fn entries(&self) -> u32 {
+        if self.contiguous { 1 } else { self.rows as u32 }
+    }
+}
+
 /// How a block's last convolution reads the shortcut: input row `stride` x output row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ShortcutRead {
     /// Tensor that is read.
     pub tensor: u16,
@@ -29,9 +38,9 @@ pub struct ShortcutRead {
     pub stride: u8,
 }
 
-/// One layer of a segment. Tensor 0 is the segment's input, tensor i + 1 the output of node i; a node
-/// reads only tensors before its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// One layer of a segment, as the schedule sees it. Within a segment, tensor 0 is its input and tensor i + 1 the
+/// output of node i; a node reads only tensors before its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Node {
     /// Tensor that is read through the window.
     pub reads: u16,
@@ -47,15 +56,17 @@ pub struct Node {
     pub strip: u8,
     /// The input is taken row by row into one output row, complete after the last.
     pub reduction: bool,
-    /// Bytes of scratch memory that each step uses; it has an entry of its own in the row table, behind
-    /// the output's rows, for each step.
+    /// Bytes of scratch memory that each step uses; each step has an entry for it in the row table, after the
+    /// output's entries.
     pub scratch_bytes: u32,
+    /// The output is one of the network's: every row is made and stays until the run ends.
+    pub kept: bool,
 }
 
 impl Node {
     /// Entries in the row table: the output's rows, and the scratch memory of each step.
     pub fn entries(&self) -> u32 {
-        u32::from(self.output.rows) + u32::from(self.scratch_entries())
+        self.output.entries() + u32::from(self.scratch_entries())
     }
 
     /// Steps that have scratch memory.
@@ -68,7 +79,7 @@ impl Node {
     /// `None` where none is used.
     pub fn scratch(&self, first: u16) -> Option<Tensor> {
         let step = u32::from(first.checked_div(u16::from(self.strip))?);
-        let base = self.output.base.saturating_add(u32::from(self.output.rows)).saturating_add(step);
+        let base = self.output.base.saturating_add(self.output.entries()).saturating_add(step);
         let scratch = Tensor { rows: 1, row_bytes: self.scratch_bytes, base, contiguous: false };
         (self.scratch_bytes > 0).then_some(scratch)
     }
@@ -129,6 +140,8 @@ pub struct Step {
 /// where the input is fed row by row, else at the input's rows.
 #[derive(Debug)]
 pub struct Segment<'s> {
+    /// The number of its input tensor among those of the whole network.
+    pub first: u16,
     /// The tensor that the first layers read.
     pub input: Tensor,
     /// The layers.
@@ -136,23 +149,29 @@ pub struct Segment<'s> {
 }
 
 impl Segment<'_> {
-    /// The next step; `None` when the last layer has ended.
+    /// The next step; `None` after the last layer and every output of the network have ended.
     pub fn next(&self, made: &[u16]) -> Option<Step> {
-        let mut tensor = u16::try_from(self.nodes.len()).ok()?;
-        let last = self.nodes.last()?;
-        if self.made(made, tensor) >= last.steps() {
-            return None;
-        }
+        let mut tensor = self.unfinished(made)?;
         // a node reads only tensors before its own, so this walk ends
         while let Some(node) = self.node(tensor) {
             let first = self.made(made, tensor);
-            let count = u16::from(node.strip).min(node.steps() - first);
+            let count = u16::from(node.strip).min(node.steps().saturating_sub(first));
             match self.missing(node, made, first, count) {
                 Some(missing) => tensor = missing,
                 None => return Some(Step { tensor, first, count }),
             }
         }
         Some(Step { tensor: 0, first: self.made(made, 0), count: 1 })
+    }
+
+    /// The last tensor if it is not complete, else an output of the network that is not.
+    fn unfinished(&self, made: &[u16]) -> Option<u16> {
+        let last = u16::try_from(self.nodes.len()).ok()?;
+        if self.made(made, last) < self.nodes.last()?.steps() {
+            return Some(last);
+        }
+        let mut outputs = (1u16..).zip(self.nodes).filter(|(_, node)| node.kept);
+        outputs.find(|(tensor, node)| self.made(made, *tensor) < node.steps()).map(|(tensor, _)| tensor)
     }
 
     /// The first of the node's inputs of which a row is missing for the `count` rows from `first` on.
@@ -190,10 +209,15 @@ impl Segment<'_> {
         self.node(tensor).map_or(rows, |node| node.begun(rows))
     }
 
-    /// Whether `row` of `tensor`, once begun, must stay: some node is still to read it. Every row of the
-    /// segment's last tensor must.
+    /// Whether `row` of `tensor`, once begun, must stay: some node is still to read it, or it belongs to the
+    /// segment's last tensor or to an output of the network.
     pub fn is_alive(&self, made: &[u16], tensor: u16, row: u16) -> bool {
-        usize::from(tensor) == self.nodes.len() || self.is_to_read(made, tensor, row, None)
+        self.stays(tensor) || self.is_to_read(made, tensor, row, None)
+    }
+
+    /// Whether every row of a tensor stays until the segment ends.
+    fn stays(&self, tensor: u16) -> bool {
+        usize::from(tensor) == self.nodes.len() || self.node(tensor).is_some_and(|node| node.kept)
     }
 
     /// Whether some node is still to read `row` of `tensor`, leaving out the shortcut read of the node
@@ -210,15 +234,16 @@ impl Segment<'_> {
         })
     }
 
-    /// Whether the step that makes `row` of `tensor` may put it exactly where row `other` of tensor
-    /// `shortcut` lies: the addition in place. So it is where the step adds that row, nobody else is
-    /// to read it, and both are equally long.
+    /// Whether the step that makes `row` of `tensor` may store it exactly on row `other` of tensor `shortcut`:
+    /// the addition in place. It may if the step adds that row, no other node is still to read it, and both are
+    /// equally long.
     pub fn in_place(&self, made: &[u16], tensor: u16, row: u16, shortcut: u16, other: u16) -> bool {
         let Some(node) = self.node(tensor) else { return false };
         let adds = node.shortcut.is_some_and(|read| {
             read.tensor == shortcut && u32::from(row) * u32::from(read.stride) == u32::from(other)
         });
         adds && node.output.row_bytes == self.tensor(shortcut).row_bytes
+            && !self.stays(shortcut)
             && !self.is_to_read(made, shortcut, other, Some(tensor))
     }
 }

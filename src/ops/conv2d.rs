@@ -1,14 +1,12 @@
 //! Convolution: its parameters, and the list of ways to compute it.
 
-use serde::{Deserialize, Serialize};
-
 use crate::base::clamp::Clamp;
 use crate::base::quantization::Requantize;
 use crate::base::shape::{Shape, Window};
 
 /// How a convolution is computed. Every way gives the same bits; they differ in speed, flash and RAM, and
 /// in how the weights lie in flash.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Algorithm {
     /// The obvious loops; weights OHWI, of a depthwise convolution HWC.
@@ -26,6 +24,38 @@ pub enum Algorithm {
     Winograd4,
     /// The same; weights OHWI, transformed at run time in scratch memory.
     Winograd4AtRunTime,
+}
+
+impl Algorithm {
+    /// All of them, by their number in the blob.
+    pub const ALL: [Algorithm; 6] = [
+        Algorithm::Reference,
+        Algorithm::Direct,
+        Algorithm::Winograd,
+        Algorithm::WinogradAtRunTime,
+        Algorithm::Winograd4,
+        Algorithm::Winograd4AtRunTime,
+    ];
+
+    /// Strip heights worth trying.
+    pub const fn strips(self) -> &'static [u8] {
+        match self {
+            Algorithm::Reference | Algorithm::Direct => &[1],
+            Algorithm::Winograd => &[2],
+            Algorithm::WinogradAtRunTime => &[2, 4, 6],
+            Algorithm::Winograd4 | Algorithm::Winograd4AtRunTime => &[4],
+        }
+    }
+
+    /// The algorithm with this number in the blob.
+    pub fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(number)).copied()
+    }
+
+    /// Its number in the blob.
+    pub const fn number(self) -> u8 {
+        self as u8
+    }
 }
 
 /// Convolution, full or depthwise; batch norm is folded into weights and bias, the activation is the

@@ -1,7 +1,5 @@
 //! Pooling over windows: its parameters.
 
-use serde::{Deserialize, Serialize};
-
 use crate::base::error::LayerError;
 use crate::base::shape::{Shape, Window};
 
@@ -15,7 +13,7 @@ pub struct Pool2d {
 }
 
 /// What a pooling layer makes of a window.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pooling {
     /// The largest value; padded positions never win.
     Max,

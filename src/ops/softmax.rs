@@ -1,12 +1,11 @@
 //! Softmax over class scores.
 
 use micromath::F32Ext;
-use serde::{Deserialize, Serialize};
 
 use crate::base::tflite::FixedSoftmax;
 
 /// What normalizes the scores, in the network itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Softmax {
     /// Nothing: scores are unbounded.

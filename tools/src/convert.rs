@@ -5,23 +5,27 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::Context;
 use rayon::prelude::*;
-use skipstone::stage::Stage;
-use skipstone::{Addition, Model, Shape, Softmax, schema};
+use skipstone::host::Softmax;
+use skipstone::{Model, Shape};
 
 use crate::blob::Blob;
 use crate::calibrate::{Observed, RangeChoice, calibrate};
 use crate::data::Dataset;
 use crate::fit::{Fit, WeightChoice};
-use crate::float::{Evaluator, Part, TensorId};
-use crate::layerwise;
-use crate::network::{FloatNetwork, Quantized};
-use crate::optimize::{self, Wishes};
-use crate::quantize::{Rounding, quantize_fitted};
+use crate::float::Evaluator;
+use crate::ir::{Block, Finish, FloatNetwork, INPUT, IntegerNetwork, TensorId, blocks};
+use crate::layerwise::{self, Values};
+use crate::plan::choose::{self, Wishes};
+use crate::quantize::{Rounding, gives_scores, is_quantized, is_zero, quantize_fitted};
 
-/// Most tensors of a segment, unless the network has a longer block: the runtime's default.
+/// Maximum number of tensors in a segment, unless the network has a longer block: the runtime's default.
 pub const MAX_TENSORS: usize = 16;
 
-/// Images over which the error of each stage is measured.
+/// A layer with a smaller signal-to-noise ratio, in decibel, is worth a warning: its noise has a third of
+/// the signal's amplitude.
+pub const MIN_SIGNAL_TO_NOISE_DB: f64 = 10.0;
+
+/// Images over which the error of each layer is measured.
 const MEASURED_IMAGES: usize = 32;
 
 /// How a network is quantized; see `docs/quantization.md`.
@@ -47,14 +51,14 @@ pub enum Progress {
     },
     /// Fitting weights and biases.
     Fitting {
-        /// Stages that are done.
+        /// Layers that are done.
         done: usize,
-        /// Stages altogether.
+        /// Layers altogether.
         total: usize,
     },
     /// Finding an address for every row.
     Planning,
-    /// Measuring the error of each stage.
+    /// Measuring the error of each layer.
     Measuring {
         /// Images that are done.
         done: usize,
@@ -68,37 +72,44 @@ pub enum Progress {
 pub struct Converted {
     /// The blob.
     pub blob: Blob,
-    /// What became of each stage.
+    /// What became of each layer.
     pub layers: Vec<LayerReport>,
+    /// The residual blocks, of which [`LayerReport::block`] is an index.
+    pub blocks: Vec<Block>,
     /// What calibration found out about each tensor.
     pub observed: BTreeMap<TensorId, Observed>,
+    /// What may cost accuracy; each begins with the name of its layer.
+    pub warnings: Vec<String>,
 }
 
-/// What became of a stage.
+/// What became of a layer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LayerReport {
     /// Name in the model that was converted.
     pub name: String,
     /// What it is.
     pub kind: &'static str,
+    /// Index of the residual block that it belongs to.
+    pub block: Option<usize>,
     /// Shape of the output.
     pub output: Shape,
     /// Multiply-accumulate operations.
     pub macs: u64,
-    /// Bytes of weights.
+    /// Bytes of weights in the blob.
     pub weights: usize,
-    /// Real value of one step of the output; `None` for class scores.
+    /// Real value of one step of the output; `None` for class scores and raw pixels.
     pub scale: Option<f32>,
-    /// Power of the float output over that of the difference, in decibel; `None` where the float output
-    /// is zero or there is no difference.
+    /// Power of the float output over that of the difference, in decibel; `None` if the float output is
+    /// zero, if there is no difference, or if the output is raw pixels.
     pub signal_to_noise_db: Option<f64>,
 }
 
-/// Converts a network, calibrated on all images of `calibration`; one whose file has quantized it already
+/// Converts a network, calibrated on all images of `calibration`; one that its file has already quantized
 /// needs none.
 ///
 /// # Errors
-/// Where there are no images but some are needed, or the network cannot be quantized or planned; the message names the layer.
+/// If there are no images but some are needed, or the network cannot be quantized or planned; the message
+/// names the layer.
 pub fn convert(
     network: &FloatNetwork,
     calibration: Option<&Dataset>,
@@ -116,83 +127,112 @@ pub fn convert(
         progress(Progress::Calibrating { done, total });
     });
     let ranges = observed.iter().map(|(tensor, observed)| (*tensor, observed.range)).collect();
-    let fitted = method.weights != WeightChoice::Nearest && network.quantized == Quantized::default();
-    let fit = fitted.then(|| Fit::new(&evaluator, &images, method.weights));
-    let unplanned = quantize_fitted(network, &ranges, method.rounding, fit, &|stage| {
-        progress(Progress::Fitting { done: stage + 1, total: network.stages.len() });
+    let fitted = method.weights != WeightChoice::Nearest && !is_quantized(network);
+    let fit = fitted.then(|| Fit::new(network, &evaluator, &images, method.weights));
+    let integers = quantize_fitted(network, &ranges, method.rounding, fit, &|layer| {
+        progress(Progress::Fitting { done: layer + 1, total: network.layers.len() });
     })?;
-    // what a softmax over whole steps takes is no real number
-    let score = match (unplanned.softmax, network.stages.len().checked_sub(2)) {
-        (Softmax::Fixed(_), Some(stage)) => {
-            network.quantized.tensors.get(&TensorId { stage, part: Part::Output }).map_or(1.0, |t| t.scale)
-        }
-        _ => 1.0,
-    };
 
     progress(Progress::Planning);
-    let blob = optimize::assemble(&unplanned, &wishes, MAX_TENSORS)?;
+    let blob = choose::assemble(&integers, &wishes, MAX_TENSORS)?;
 
     // everything is checked here, as on the board
-    let model = Model::parse(&blob).context("the converted blob is refused; this is a defect of the tool")?;
+    let model =
+        Model::parse(&blob).context("the converted blob is rejected; this is a defect of the tool")?;
     let measured = &images[..images.len().min(MEASURED_IMAGES)];
-    let layers = measure(&model, &evaluator, measured, score, progress)?;
-    Ok(Converted { blob, layers, observed })
+    let squares = measure(network, &integers, &evaluator, measured, progress)?;
+    let blocks = blocks(&integers);
+    let layers = reports(&model, &integers, &blocks, &squares)?;
+    let warnings = zeros(network, &observed).chain(layers.iter().filter_map(noise)).collect();
+    Ok(Converted { blob, layers, blocks, observed, warnings })
 }
 
-/// Sums of squares over all values of a stage's output.
+/// Warns about layers whose output is zero in every calibration image.
+fn zeros<'a>(
+    network: &'a FloatNetwork,
+    observed: &'a BTreeMap<TensorId, Observed>,
+) -> impl Iterator<Item = String> + 'a {
+    let layers = network.layers.iter().enumerate().filter(move |(index, layer)| {
+        let silent = observed.get(&(index + 1)).is_some_and(|observed| is_zero(observed.extremes));
+        let needs_scale = layer.parameters.scale.is_none() && !gives_scores(network, index + 1);
+        // pooling has nothing of its own
+        silent && needs_scale && crate::fit::has_weights(&layer.operation)
+    });
+    layers.map(|(_, layer)| {
+        format!(
+            "{}: its output is zero in every calibration image, so its scale is derived from the layers \
+             that read it; check the images and the preprocessing (--mean, --std)",
+            layer.name
+        )
+    })
+}
+
+/// Warns about a layer whose noise is large.
+fn noise(layer: &LayerReport) -> Option<String> {
+    let ratio = layer.signal_to_noise_db.filter(|ratio| *ratio < MIN_SIGNAL_TO_NOISE_DB)?;
+    Some(format!(
+        "{}: a signal-to-noise ratio of {ratio:.1} dB, below {MIN_SIGNAL_TO_NOISE_DB} dB; measure the accuracy \
+         with 'skipstone eval', try more calibration images",
+        layer.name
+    ))
+}
+
+/// Sums of squares over all values of a layer's output.
 #[derive(Debug, Clone, Copy, Default)]
 struct Squares {
     signal: f64,
     noise: f64,
 }
 
-/// Compares every stage's int8 output, and the scores in units of `score`, with the float network's.
+impl Squares {
+    fn signal_to_noise_db(self) -> Option<f64> {
+        (self.signal > 0.0 && self.noise > 0.0).then(|| 10.0 * (self.signal / self.noise).log10())
+    }
+}
+
+/// Compares the output of every layer with the float network's.
 fn measure(
-    model: &Model<'_>,
+    network: &FloatNetwork,
+    integers: &IntegerNetwork,
     evaluator: &Evaluator<'_>,
     images: &[&[u8]],
-    score: f32,
     progress: &(dyn Fn(Progress) + Sync),
-) -> anyhow::Result<Vec<LayerReport>> {
-    let entries = model.stages().collect::<Result<Vec<_>, _>>()?;
-    let stages: Vec<Stage<'_>> = entries.iter().map(|entry| entry.stage.clone()).collect();
-    let meanings: Vec<_> = entries
-        .iter()
-        .scan(None, |before, entry| {
-            // pooling keeps the meaning of its input
-            *before = meaning(&entry.record.operation).or(*before);
-            Some(*before)
-        })
-        .collect();
-
+) -> anyhow::Result<Vec<Squares>> {
+    let tensors = network.layers.len() + 1;
     let done = AtomicUsize::new(0);
     let squares = images
         .par_iter()
         .map(|image| {
-            let mut outputs = vec![Vec::new(); stages.len()];
+            let mut floats = vec![Vec::new(); tensors];
             evaluator.run(image, &mut |tensor, values| {
-                if let TensorId { stage, part: Part::Output } = tensor
-                    && let Some(output) = outputs.get_mut(stage)
-                {
-                    output.extend_from_slice(values);
+                if let Some(float) = floats.get_mut(tensor) {
+                    float.extend_from_slice(values);
                 }
             });
-            let mut squares = vec![Squares::default(); stages.len()];
-            let scores = layerwise::run(&stages, image, &mut |stage, values| {
-                let Some((scale, zero_point)) = meanings[stage] else { return };
-                let real =
-                    values.iter().map(|value| scale * f32::from(i16::from(*value) - i16::from(zero_point)));
-                squares[stage] = compare(&outputs[stage], real);
+            let mut squares = vec![Squares::default(); tensors];
+            let outputs = layerwise::run(integers, image, &mut |tensor, values| {
+                let Some(layer) = integers.producer(tensor) else { return };
+                if is_raw(integers, tensor) || is_scored(&layer.parameters.finish) {
+                    return;
+                }
+                let (scale, zero_point) =
+                    (layer.parameters.scale.scale, i16::from(layer.parameters.scale.zero_point));
+                let real = values.iter().map(|value| scale * f32::from(i16::from(*value) - zero_point));
+                squares[tensor] = compare(&floats[tensor], real);
             })?;
-            if let (Some(last), Some(output)) = (squares.last_mut(), outputs.last()) {
-                *last = compare(output, scores.iter().map(|value| value * score));
+            for (output, values) in integers.outputs.iter().zip(outputs) {
+                if let Values::Scores(scores) = values {
+                    let unit = score_unit(network, output.tensor, output.softmax);
+                    let real = scores.iter().map(|score| score * unit);
+                    squares[output.tensor] = compare(&floats[output.tensor], real);
+                }
             }
             let done = 1 + done.fetch_add(1, Ordering::Relaxed);
             progress(Progress::Measuring { done, total: images.len() });
             Ok(squares)
         })
         .try_reduce(
-            || vec![Squares::default(); stages.len()],
+            || vec![Squares::default(); tensors],
             |mut sums, others| {
                 for (sum, other) in sums.iter_mut().zip(others) {
                     sum.signal += other.signal;
@@ -201,18 +241,18 @@ fn measure(
                 Ok::<_, anyhow::Error>(sums)
             },
         )?;
+    Ok(squares.into_iter().skip(1).collect())
+}
 
-    let reports = entries.iter().zip(squares).map(|(entry, squares)| LayerReport {
-        name: entry.record.name.to_owned(),
-        kind: entry.record.operation.kind(),
-        output: entry.stage.output(),
-        macs: entry.stage.macs(),
-        weights: entry.stage.weight_bytes(),
-        scale: meaning(&entry.record.operation).map(|(scale, _)| scale),
-        signal_to_noise_db: (squares.signal > 0.0 && squares.noise > 0.0)
-            .then(|| 10.0 * (squares.signal / squares.noise).log10()),
-    });
-    Ok(reports.collect())
+/// Real value of a class score of 1: a fixed-point softmax takes whole steps.
+fn score_unit(network: &FloatNetwork, tensor: TensorId, softmax: Softmax) -> f32 {
+    match softmax {
+        Softmax::Fixed(_) => {
+            let known = network.producer(tensor).and_then(|layer| layer.parameters.scale);
+            known.map_or(1.0, |known| known.scale)
+        }
+        Softmax::None | Softmax::Float => 1.0,
+    }
 }
 
 fn compare(float: &[f32], real: impl Iterator<Item = f32>) -> Squares {
@@ -224,25 +264,84 @@ fn compare(float: &[f32], real: impl Iterator<Item = f32>) -> Squares {
     squares
 }
 
-/// Scale and zero point of an operation's int8 output; `None` where it has those of its input, or gives
-/// class scores.
-pub fn meaning(operation: &schema::Operation) -> Option<(f32, i8)> {
-    let finish = |finish: &schema::Finish| match finish {
-        schema::Finish::Requantize { requantize, scale, .. } => Some((*scale, requantize.clamp.zero_point)),
-        schema::Finish::Mean { clamp, scale } => Some((*scale, clamp.zero_point)),
-        schema::Finish::Scores { .. } | schema::Finish::RoundedScores { .. } => None,
-    };
-    match operation {
-        schema::Operation::Conv2d(layer) => Some((layer.scale, layer.requantize.clamp.zero_point)),
-        schema::Operation::Pool2d(_) => None,
-        schema::Operation::Dense(layer) => finish(&layer.finish),
-        schema::Operation::GlobalAveragePool(layer) => finish(&layer.finish),
-        schema::Operation::Block(block) => {
-            let zero_point = match block.addition {
-                Addition::Fused(_) => block.path.last()?.requantize.clamp.zero_point,
-                Addition::Separate(sum) => sum.clamp.zero_point,
-            };
-            Some((block.scale, zero_point))
+/// What became of each layer.
+fn reports(
+    model: &Model<'_>,
+    network: &IntegerNetwork,
+    blocks: &[Block],
+    squares: &[Squares],
+) -> anyhow::Result<Vec<LayerReport>> {
+    let entries = model.layers().collect::<Result<Vec<_>, _>>()?;
+    let reports = entries.iter().zip(&network.layers).zip(squares).enumerate();
+    let reports = reports.map(|(index, ((entry, layer), squares))| {
+        let real = !is_raw(network, index + 1) && !is_scored(&layer.parameters.finish);
+        LayerReport {
+            name: layer.name.clone(),
+            kind: entry.layer.kind(),
+            block: blocks.iter().position(|block| block.layers.contains(&index)),
+            output: layer.shape,
+            macs: entry.layer.macs(),
+            weights: entry.layer.weights().len(),
+            scale: real.then_some(layer.parameters.scale.scale),
+            signal_to_noise_db: squares.signal_to_noise_db(),
         }
+    });
+    Ok(reports.collect())
+}
+
+/// Whether a tensor is raw pixels: the input, or pooled from it.
+fn is_raw(network: &IntegerNetwork, tensor: TensorId) -> bool {
+    match network.producer(tensor) {
+        Some(layer) => layer.parameters.finish == Finish::Keep && is_raw(network, layer.inputs[0]),
+        None => tensor == INPUT,
+    }
+}
+
+/// Whether a layer gives class scores.
+fn is_scored(finish: &Finish) -> bool {
+    match finish {
+        Finish::Scores(_) | Finish::RoundedScores { .. } => true,
+        Finish::Keep | Finish::Requantize(_) | Finish::Mean(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::calibrate::Range;
+    use crate::quantize::tests::{conv2d, network, scores};
+
+    fn observed(max: f32) -> Observed {
+        let range = Range { min: 0.0, max };
+        Observed { extremes: range, histogram: Vec::new(), range }
+    }
+
+    #[test]
+    fn layers_whose_output_is_always_zero_are_named() {
+        let network =
+            network(vec![conv2d("stem", 0, 1, 4), conv2d("dead", 1, 4, 4), scores("fc", 2, 256, 3)]);
+        let tensors = [0.0, 1.0, 0.0, 0.0].map(observed);
+        let tensors: BTreeMap<_, _> = tensors.into_iter().enumerate().collect();
+        let warnings: Vec<_> = zeros(&network, &tensors).collect();
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert!(warnings[0].starts_with("dead: its output is zero in every calibration image"));
+    }
+
+    #[test]
+    fn noisy_layers_are_named_with_their_ratio() {
+        let report = |signal, noise| LayerReport {
+            name: "conv1".into(),
+            kind: "convolution",
+            block: None,
+            output: Shape::new(1, 1, 1),
+            macs: 0,
+            weights: 0,
+            scale: None,
+            signal_to_noise_db: Squares { signal, noise }.signal_to_noise_db(),
+        };
+        assert_eq!(noise(&report(100.0, 1.0)), None);
+        assert_eq!(noise(&report(100.0, 0.0)), None);
+        let warning = noise(&report(5.0, 1.0)).unwrap();
+        assert!(warning.starts_with("conv1: a signal-to-noise ratio of 7.0 dB, below 10 dB;"), "{warning}");
     }
 }

@@ -3,7 +3,6 @@
 //! The tool depends on the runtime, never the reverse: what it evaluates, it evaluates by running the
 //! runtime itself.
 
-// pub mod algorithms;
 // pub mod blob;
 pub mod calibrate;
 // pub mod convert;
@@ -13,8 +12,8 @@ pub mod float;
 pub mod front;
 pub mod ir;
 // pub mod layerwise;
-// pub mod optimize;
+// pub mod outputs;
 pub mod picture;
-// pub mod planner;
+// pub mod plan;
 // pub mod quantize;
 pub mod signing;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 pub use ed25519_compact::KeyPair;
 use ed25519_compact::PublicKey;
-use skipstone::signature::MARK;
+use skipstone::update::signature::MARK;
 
 /// A new pair of keys, from the system's random numbers.
 pub fn generate() -> KeyPair {

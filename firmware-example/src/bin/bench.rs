@@ -5,19 +5,20 @@
 use cortex_m_rt::entry;
 use defmt::{println, unwrap};
 use firmware_example::{Bits, Cost, board, exit, inputs, measure, stack};
-use skipstone::{Arena, Model, Network, RunError, Scores};
+use skipstone::error::RunError;
+use skipstone::{Arena, Model, Network, Scores};
 use static_cell::ConstStaticCell;
 
 static NETWORK: ConstStaticCell<Network> = ConstStaticCell::new(Network::empty());
 static ARENA: ConstStaticCell<Arena<{ inputs::ARENA_BYTES_ROWS }>> = ConstStaticCell::new(Arena::new());
 
 #[cfg(not(feature = "signature"))]
-fn model() -> Result<Model<'static>, skipstone::ParseError> {
+fn model() -> Result<Model<'static>, skipstone::error::ParseError> {
     Model::parse(inputs::MODEL)
 }
 
 #[cfg(feature = "signature")]
-fn model() -> Result<Model<'static>, skipstone::SignatureError> {
+fn model() -> Result<Model<'static>, skipstone::error::SignatureError> {
     Model::parse_signed(inputs::MODEL, inputs::PUBLIC_KEY)
 }
 

@@ -12,7 +12,7 @@ use core::hint::black_box;
 use core::panic::PanicInfo;
 
 use cortex_m_rt::entry;
-use skipstone::{FrameNetwork, Model, Network};
+use skipstone::{Model, Network};
 
 unsafe extern "C" {
     fn skipstone_panics() -> !;
@@ -32,7 +32,7 @@ fn main() -> ! {
     }
 }
 
-/// All that firmware does with a network.
+/// Everything that firmware does with a network.
 fn engine() -> Option<f32> {
     let model = Model::parse(bytes()).ok()?;
     model.verify().ok()?;
@@ -42,9 +42,14 @@ fn engine() -> Option<f32> {
     network.set_up(model, memory()).ok()?;
     let scores = network.run_rows(|row, buffer| _ = black_box((row, buffer))).ok()?;
     sum += scores.values().iter().sum::<f32>();
-    let mut network: FrameNetwork = Network::with_frame(model, memory()).ok()?;
+    network.restart();
+    sum += network.push_row(bytes()).ok()??.values().iter().sum::<f32>();
+    network.swap(model).ok()?;
+    let mut network: Network = Network::with_frame(model, memory()).ok()?;
     black_box(network.input_mut());
-    Some(sum + network.run().ok()?.top::<1>().first()?.score)
+    sum += network.run_frame().ok()?.top::<1>().first()?.score;
+    sum += network.output(black_box("features"))?.real().sum::<f32>();
+    Some(sum + f32::from(*network.outputs().last()?.values()?.first()?))
 }
 
 /// Some bytes, for all that the compiler knows.

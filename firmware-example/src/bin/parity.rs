@@ -5,7 +5,7 @@
 use cortex_m_rt::entry;
 use defmt::{println, unwrap};
 use firmware_example::{Bits, exit, inputs};
-use skipstone::{Arena, FrameNetwork, Model, Network};
+use skipstone::{Arena, Model, Network};
 use static_cell::ConstStaticCell;
 
 static ROWS: ConstStaticCell<Arena<{ inputs::ARENA_BYTES_ROWS }>> = ConstStaticCell::new(Arena::new());
@@ -15,7 +15,7 @@ static FRAME: ConstStaticCell<Arena<{ inputs::ARENA_BYTES }>> = ConstStaticCell:
 fn main() -> ! {
     let model = unwrap!(Model::parse(inputs::MODEL));
     let mut by_rows: Network = unwrap!(Network::new(model, ROWS.take()));
-    let mut in_arena: FrameNetwork = unwrap!(Network::with_frame(model, FRAME.take()));
+    let mut in_arena: Network = unwrap!(Network::with_frame(model, FRAME.take()));
     println!("arena {=usize} B, fed by rows {=usize} B", inputs::ARENA_BYTES, inputs::ARENA_BYTES_ROWS);
 
     for (index, image) in inputs::IMAGES.chunks_exact(inputs::IMAGE_BYTES).enumerate() {
@@ -24,7 +24,7 @@ fn main() -> ! {
         };
         println!("rows {=usize} {}", index, Bits(unwrap!(by_rows.run_rows(feed)).values()));
         in_arena.input_mut().copy_from_slice(image);
-        println!("frame {=usize} {}", index, Bits(unwrap!(in_arena.run()).values()));
+        println!("frame {=usize} {}", index, Bits(unwrap!(in_arena.run_frame()).values()));
     }
     exit()
 }

@@ -3,8 +3,8 @@
 use anyhow::{Context, Result};
 use serde::Serialize;
 use skipstone::Model;
-use skipstone::plan::Plan;
-use skipstone::schedule::{Node, Segment, Step, Tensor};
+use skipstone::host::plan::Plan;
+use skipstone::host::schedule::{Node, Segment, Step, Tensor};
 
 /// A memory plan and its peak: the step at which most bytes of rows are alive.
 #[derive(Debug, Serialize)]
@@ -25,8 +25,8 @@ pub(crate) struct Occupancy {
 /// A run of layers that stream through each other.
 #[derive(Debug, Serialize)]
 pub(crate) struct SegmentOccupancy {
-    /// Number of stages.
-    pub(crate) stages: u8,
+    /// Number of layers.
+    pub(crate) layers: u8,
     /// Number of tensors: the input and an output for each layer. `Network`'s `TENSORS` must hold it.
     pub(crate) tensors: usize,
     /// Most bytes of rows that are alive at a time.
@@ -52,11 +52,54 @@ struct Moment {
     rows: Vec<u16>,
 }
 
+/// A segment of a plan, with the nodes of its layers.
+pub(crate) struct Part {
+    /// Number of its input tensor among those of the network.
+    pub(crate) first: usize,
+    /// Its input.
+    pub(crate) input: Tensor,
+    /// Rows of the input that are there when it begins.
+    pub(crate) input_rows: u16,
+    pub(crate) nodes: Vec<Node>,
+}
+
+impl Part {
+    /// The segment as the schedule sees it.
+    pub(crate) fn segment(&self) -> Segment<'_> {
+        Segment { first: self.first as u16, input: self.input, nodes: &self.nodes }
+    }
+}
+
+/// The segments of the model's plan for a frame in the arena, or for an input fed by rows.
+pub(crate) fn parts(model: &Model<'_>, plan: &Plan<'_>, frame: bool) -> Result<Vec<Part>> {
+    let few = "the plan has too few layers";
+    let shape = model.input();
+    let mut input =
+        Tensor { rows: shape.height, row_bytes: shape.row_len() as u32, base: 0, contiguous: frame };
+    let mut base = input.entries();
+    let (mut layers, mut first, mut parts) = (model.layers(), 0, Vec::new());
+    for (index, count) in plan.segments.iter().enumerate() {
+        let mut nodes = Vec::<Node>::new();
+        for entry in layers.by_ref().take(usize::from(*count)) {
+            let strip = *plan.strips.get(first + nodes.len()).context(few)?;
+            let node = entry?.layer.place(u16::try_from(first)?, strip, base);
+            let node = node.context("a layer reads what an earlier segment has made")?;
+            base += node.entries();
+            nodes.push(node);
+        }
+        let fed = index == 0 && !frame;
+        let output = nodes.last().context(few)?.output;
+        let next = first + nodes.len();
+        parts.push(Part { first, input, input_rows: if fed { 0 } else { input.rows }, nodes });
+        (first, input) = (next, output);
+    }
+    Ok(parts)
+}
+
 /// Follows the schedule of the model's plan for a frame in the arena, or for an input fed by rows. The
 /// plan must be proved.
 pub(crate) fn occupancy(model: &Model<'_>, frame: bool) -> Result<Occupancy> {
     let plan = model.memory_plan(frame).context("the blob has no memory plan")?;
-    let shape = model.input();
     let mut occupancy = Occupancy {
         arena_bytes: plan.arena_bytes,
         peak_bytes: 0,
@@ -64,42 +107,40 @@ pub(crate) fn occupancy(model: &Model<'_>, frame: bool) -> Result<Occupancy> {
         segments: Vec::new(),
         layers: Vec::new(),
     };
-    let mut stages = model.stages();
-    let mut input =
-        Tensor { rows: shape.height, row_bytes: shape.row_len() as u32, base: 0, contiguous: frame };
-    let mut base = if frame { 1 } else { u32::from(shape.height) };
-    let (mut peak, mut peak_layers) = (Moment::default(), 0);
-    for (index, count) in plan.segments.iter().enumerate() {
-        let before = occupancy.layers.len();
-        let mut nodes = Vec::<Node>::new();
-        for entry in stages.by_ref().take(usize::from(*count)) {
-            let reads = nodes.len() as u16;
-            for layer in entry?.stage.layers(reads, reads + 1) {
-                let strip = *plan.strips.get(before + nodes.len()).context("the plan has too few layers")?;
-                let node = layer.place(strip, base);
-                base += node.entries();
-                nodes.push(node);
-                occupancy.layers.push(Placement { segment: index + 1, strip, rows_alive: 0 });
-            }
-        }
-        let fed = index == 0 && !frame;
-        let moment = fullest(&plan, &Segment { input, nodes: &nodes }, if fed { 0 } else { input.rows });
-        let (tensors, peak_bytes) = (nodes.len() + 1, moment.bytes);
-        occupancy.segments.push(SegmentOccupancy { stages: *count, tensors, peak_bytes });
+    let (mut peak, mut peak_first) = (Moment::default(), 0);
+    // outputs of earlier segments stay where they are
+    let (mut kept, mut input_kept) = (0, false);
+    for (index, part) in parts(model, &plan, frame)?.iter().enumerate() {
+        let segment = part.segment();
+        let mut moment = fullest(&plan, &segment, part.input_rows);
+        moment.bytes += kept;
+        let (layers, tensors, peak_bytes) = (part.nodes.len() as u8, part.nodes.len() + 1, moment.bytes);
+        occupancy.segments.push(SegmentOccupancy { layers, tensors, peak_bytes });
+        let placement = |node: &Node| Placement { segment: index + 1, strip: node.strip, rows_alive: 0 };
+        occupancy.layers.extend(part.nodes.iter().map(placement));
         if moment.bytes > peak.bytes {
-            (peak, peak_layers) = (moment, before);
+            (peak, peak_first) = (moment, part.first);
         }
-        input = nodes.last().map_or(input, |node| node.output);
+        let Some((last, inner)) = part.nodes.split_last() else { continue };
+        kept += inner.iter().filter(|node| node.kept).map(|node| bytes(&node.output)).sum::<usize>();
+        kept += if input_kept { bytes(&part.input) } else { 0 };
+        // the next segment counts its input itself
+        input_kept = last.kept;
     }
     occupancy.peak_bytes = peak.bytes;
     for (tensor, rows) in peak.rows.into_iter().enumerate() {
         // the segment's input is the output of the layer before it
-        match (peak_layers + tensor).checked_sub(1).and_then(|layer| occupancy.layers.get_mut(layer)) {
+        match (peak_first + tensor).checked_sub(1).and_then(|layer| occupancy.layers.get_mut(layer)) {
             Some(layer) => layer.rows_alive = rows,
             None => occupancy.input_rows_alive = rows,
         }
     }
     Ok(occupancy)
+}
+
+/// Bytes of all rows of a tensor.
+fn bytes(tensor: &Tensor) -> usize {
+    usize::from(tensor.rows) * tensor.row_bytes as usize
 }
 
 /// Follows a segment's schedule, `input_rows` of its input being there when it begins.
@@ -147,8 +188,8 @@ fn during(plan: &Plan<'_>, segment: &Segment<'_>, made: &[u16], step: Step) -> M
 
 #[cfg(test)]
 mod tests {
-    use skipstone::Window;
-    use skipstone::schedule::ShortcutRead;
+    use skipstone::host::Window;
+    use skipstone::host::schedule::ShortcutRead;
 
     use super::*;
 
@@ -169,12 +210,13 @@ mod tests {
             strip: 1,
             reduction: false,
             scratch_bytes: 0,
+            kept: false,
         }
     }
 
     fn peak(nodes: &[Node], rows: &[u16], input_rows: u16) -> Moment {
         let plan = Plan { arena_bytes: 1024, rows, strips: &[1; 2], segments: &[1] };
-        fullest(&plan, &Segment { input: tensor(0), nodes }, input_rows)
+        fullest(&plan, &Segment { first: 0, input: tensor(0), nodes }, input_rows)
     }
 
     #[test]

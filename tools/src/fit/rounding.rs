@@ -5,7 +5,7 @@ use ndarray::{ArrayView2, ArrayViewMut2, s};
 use rayon::prelude::*;
 
 /// Largest weight.
-const MAX_WEIGHT: f64 = 127.0;
+pub(crate) const MAX_WEIGHT: f64 = 127.0;
 
 /// Part of the mean second moment that is added to each input's own: directions in which the windows never
 /// went shall not be used to hide errors.

@@ -1,39 +1,35 @@
-//! Weights that their file has quantized already, kept as they are.
+//! Weights that their file has quantized, kept as they are.
 
-use super::{MAX_WEIGHT, Parameters, QuantizeError};
-use crate::network::{LayerScales, TensorScale};
+use super::QuantizeError;
+use super::fold::Parameters;
+use crate::fit::{Filters, MAX_WEIGHT, weight_step};
+use crate::ir::{IntegerWeights, TensorScale};
 
-/// The integers that a layer's filters are made of in its file, and its biases, with `input` for what it
-/// reads there.
-pub(super) fn kept_filters(
+/// The integers of a layer in its file, and its biases; `input` is what the layer reads here.
+pub(super) fn kept(
     layer: &str,
-    filters: impl Iterator<Item = Vec<f32>>,
-    scales: &LayerScales,
+    filters: &Filters<'_>,
+    integers: &IntegerWeights,
     input: TensorScale,
 ) -> Result<Parameters, QuantizeError> {
-    let mut parameters = Parameters { weights: Vec::new(), bias: Vec::new(), scales: Vec::new() };
     // 1, unless the input has another scale than in the file
-    let bias_step = f64::from(scales.input.scale) / f64::from(input.scale);
-    for (channel, (filter, bias)) in filters.zip(&scales.bias).enumerate() {
-        let scale = f64::from(scales.weights[channel.min(scales.weights.len() - 1)]);
-        let (mut sum, mut magnitudes) = (0, 0);
-        let products = filter.len() as i64;
-        for weight in filter {
-            // an integer of 8 bits times a scale, rounded to 24 bits, is near no other integer's product
-            let quantized = (f64::from(weight) / scale).round().clamp(-MAX_WEIGHT, MAX_WEIGHT);
-            sum += quantized as i64;
-            magnitudes += quantized.abs() as i64;
-            parameters.weights.push(quantized as i8);
-        }
+    let bias_step = f64::from(integers.input.scale) / f64::from(input.scale);
+    let weights = integers.weights.iter().map(|weight| (*weight).max(-(MAX_WEIGHT as i8)));
+    let mut parameters = Parameters { weights: weights.collect(), bias: Vec::new(), scales: Vec::new() };
+    let products = filters.depth();
+    for (channel, bias) in integers.bias.iter().enumerate() {
+        let own = (0..products).map(|index| i64::from(parameters.weights[filters.at(channel, index)]));
+        let (sum, magnitudes) =
+            own.fold((0, 0), |(sum, magnitudes), weight| (sum + weight, magnitudes + weight.abs()));
         let bias = (f64::from(*bias) * bias_step).round() as i64;
         let bias = bias.saturating_sub(i64::from(input.zero_point) * sum);
         let bound = bias.saturating_abs().saturating_add(magnitudes * 128);
-        let room = i64::from(i32::MAX) - products * 128 * 128;
+        let room = i64::from(i32::MAX) - products as i64 * 128 * 128;
         if bound > i64::from(i32::MAX) || bias.saturating_abs() > room {
             return Err(QuantizeError::Accumulator { layer: layer.into(), channel, bound });
         }
         parameters.bias.push(bias as i32);
-        parameters.scales.push(f64::from(input.scale) * scale);
+        parameters.scales.push(f64::from(input.scale) * weight_step(integers, channel));
     }
     Ok(parameters)
 }

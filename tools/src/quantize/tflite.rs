@@ -1,14 +1,17 @@
-//! What only networks have that their file has quantized: TensorFlow Lite's rounding, pooling without a scale of its own.
+//! What only networks have that their file has quantized: TensorFlow Lite's rounding, and pooling without a
+//! scale of its own.
 //!
 //! The multipliers follow TensorFlow Lite's `kernels/internal/quantization_util.cc` and the kernels'
 //! `Prepare`: in double precision, from scales that are stored in single.
 
-use skipstone::tflite::{FixedSoftmax, Scaling};
-use skipstone::{Clamp, Softmax, schema};
+use skipstone::host::Clamp;
+use skipstone::host::tflite::{FixedSoftmax, Scaling};
 
-use super::{MAX_SHIFT, Meaning, QuantizeError, Quantizer, multipliers, quantization};
-use crate::float::{Part, TensorId};
-use crate::network::Activation;
+use super::layers::pooled;
+use super::meaning::{Meaning, Target};
+use super::requantize::{MAX_SHIFT, multipliers};
+use super::{QuantizeError, Quantizer, not_exact};
+use crate::ir::{Activation, Finish, Integer, Requantize, Rounding, TensorScale};
 
 /// Bits to the left of an addition's terms.
 const ADDITION_SHIFT: i32 = 20;
@@ -16,127 +19,80 @@ const ADDITION_SHIFT: i32 = 20;
 /// Bits before the binary point of a softmax's scaled differences.
 const SOFTMAX_INTEGER_BITS: i32 = 5;
 
-pub(super) fn not_exact(layer: &str, reason: &'static str) -> QuantizeError {
-    QuantizeError::NotExact { layer: layer.into(), reason }
-}
-
 impl Quantizer<'_> {
-    /// What normalizes the scores of a network of so many stages before its softmax.
-    pub(super) fn softmax(&self, stages: usize) -> Result<Softmax, QuantizeError> {
-        if !self.normalized {
-            return Ok(Softmax::None);
-        }
-        if !self.exact {
-            return Ok(Softmax::Float);
-        }
-        let output = |stage| self.known.tensors.get(&TensorId { stage, part: Part::Output });
-        match (stages.checked_sub(1).and_then(output), output(stages)) {
-            (Some(scores), Some(_)) => Ok(Softmax::Fixed(softmax(scores.scale))),
-            _ => Err(not_exact("softmax", "is not int8 in the file")),
-        }
-    }
-
-    /// Checks that a pooling whose output has its input's scale here has it in the file as well.
-    pub(super) fn keeps_scale(
-        &self,
-        layer: &str,
-        input: &Meaning,
-        output: TensorId,
-    ) -> Result<(), QuantizeError> {
-        let same = self.known.tensors.get(&output).copied() == input.tensor();
-        if same || !self.exact { Ok(()) } else { Err(not_exact(layer, "changes the scale in the file")) }
-    }
-
-    /// Zero point, finish and meaning of a global average pooling that is not the last layer.
+    /// A global average pooling to int8.
     pub(super) fn mean(
         &mut self,
-        layer: &str,
+        index: usize,
         input: &Meaning,
         (scale, zero_point): (f64, i8),
         positions: u32,
-        output: TensorId,
-    ) -> Result<(i8, schema::Finish, Meaning), QuantizeError> {
-        let shared = self.known.tensors.get(&output).is_some_and(|known| Meaning::of(*known) == *input);
+    ) -> Result<(Integer, Meaning), QuantizeError> {
+        let layer = &self.network.layers[index];
+        let activation = layer.activation;
         let per_step = [scale / f64::from(positions)];
-        if !shared {
-            let target = self.tensor(output, Activation::None, layer)?;
-            let (finish, meaning) = match self.exact {
-                true => self.quantized_mean(scale, positions, target),
-                false => self.requantize(layer, &per_step, output, Activation::None, target)?,
-            };
-            return Ok((zero_point, finish, meaning));
-        }
-        let clamp = Clamp::none(zero_point);
-        if self.exact {
-            let finish = schema::Finish::Mean { clamp, scale: scale as f32 };
-            return Ok((0, finish, input.clone()));
-        }
-        // AVERAGE_POOL_2D has no scale of its own, and the mean of many values needs a finer one; that of
-        // a whole image does not reach half of their range, unless images show another one
-        let (scale, clamp) = match self.ranges.get(&output) {
-            Some(range) => quantization(*range, Activation::None, layer)?,
-            None => (scale / 2.0, clamp),
+        let shared = layer.parameters.scale.is_some_and(|known| Meaning::of(known) == *input);
+        let (finish, meaning, output) = match (self.exact, shared) {
+            // AVERAGE_POOL_2D keeps the scale of its input
+            (true, true) => {
+                let output = TensorScale { scale: scale as f32, zero_point };
+                let Target { clamp, .. } = Target::known(output, activation);
+                return Ok((pooled(Finish::Mean(clamp), output, 0), input.clone()));
+            }
+            (true, false) => {
+                let target = self.target(index, activation, layer.parameters.scale)?;
+                let requantize = rounded_twice(&[mean(scale, target.scale, positions)], target.clamp);
+                (Finish::Requantize(requantize), target.meaning(), target.tensor())
+            }
+            (false, true) => {
+                // the mean of many values needs a finer scale than theirs; that of a whole image does not
+                // reach half of their range, unless images show otherwise
+                let target = match self.ranges.get(&(index + 1)) {
+                    Some(_) => self.target(index, activation, None)?,
+                    None => {
+                        let half = TensorScale { scale: (scale / 2.0) as f32, zero_point };
+                        Target::known(half, activation)
+                    }
+                };
+                self.reduction_to(index, &per_step, target)?
+            }
+            (false, false) => self.reduction(index, &per_step)?,
         };
-        let meaning = Meaning { scale: vec![scale], zero_point: vec![clamp.zero_point.into()] };
-        let target = (scale, clamp, meaning);
-        let (finish, meaning) = self.requantize(layer, &per_step, output, Activation::None, target)?;
-        Ok((zero_point, finish, meaning))
-    }
-
-    /// MEAN over int8 values.
-    fn quantized_mean(
-        &mut self,
-        input: f64,
-        positions: u32,
-        (scale, clamp, meaning): (f64, Clamp, Meaning),
-    ) -> (schema::Finish, Meaning) {
-        let (requantize, count) = self.rounded_twice(&[mean(input, scale, positions)], clamp);
-        (schema::Finish::Requantize { count, requantize, scale: scale as f32 }, meaning)
+        Ok((pooled(finish, output, zero_point), meaning))
     }
 
     /// Class scores that are rounded to int8 first.
-    pub(super) fn rounded_scores(
-        &mut self,
-        layer: &str,
-        scales: &[f64],
-        output: TensorId,
-    ) -> Result<schema::Finish, QuantizeError> {
-        let (scale, clamp, _) = self.tensor(output, Activation::None, layer)?;
+    pub(super) fn rounded_scores(&self, index: usize, scales: &[f64]) -> Result<Finish, QuantizeError> {
+        let layer = &self.network.layers[index];
+        let Target { scale, clamp } = self.target(index, Activation::NONE, layer.parameters.scale)?;
         let ratios: Vec<f64> = scales.iter().map(|sum| sum / scale).collect();
-        let (requantize, count) = self.rounded_in_double(layer, &ratios, clamp)?;
+        let requantize = rounded_in_double(&layer.name, &ratios, clamp)?;
         // a softmax takes whole steps
-        let scale = if self.normalized { 1.0 } else { scale as f32 };
-        Ok(schema::Finish::RoundedScores { count, requantize, scale })
+        let scale = if self.is_normalized(index + 1) { 1.0 } else { scale as f32 };
+        Ok(Finish::RoundedScores { requantize, scale })
     }
+}
 
-    /// Requantization by these ratios, and their number, of a dense layer: LiteRT's reference kernel rounds
-    /// once, in double precision.
-    pub(super) fn rounded_in_double(
-        &mut self,
-        layer: &str,
-        ratios: &[f64],
-        clamp: Clamp,
-    ) -> Result<(schema::Requantize, u16), QuantizeError> {
-        let (mut multipliers, shift) = multipliers(ratios, MAX_SHIFT);
-        for (multiplier, ratio) in multipliers.iter_mut().zip(ratios) {
-            let near = [*multiplier, multiplier.saturating_add(1), *multiplier - 1];
-            let same = near.into_iter().find(|multiplier| rounds_as_double(*multiplier, shift, *ratio));
-            *multiplier = same.ok_or_else(|| not_exact(layer, "scales its outputs too differently"))?;
-        }
-        let rounding = schema::Rounding::Once { shift };
-        let count = multipliers.len() as u16;
-        let multipliers = self.weights.section(&multipliers);
-        Ok((schema::Requantize { multipliers, rounding, clamp }, count))
+/// Requantization of a dense layer by these ratios: LiteRT's reference kernel rounds once, in double
+/// precision.
+pub(super) fn rounded_in_double(
+    layer: &str,
+    ratios: &[f64],
+    clamp: Clamp,
+) -> Result<Requantize, QuantizeError> {
+    let (mut multipliers, shift) = multipliers(ratios, MAX_SHIFT);
+    for (multiplier, ratio) in multipliers.iter_mut().zip(ratios) {
+        let near = [*multiplier, multiplier.saturating_add(1), *multiplier - 1];
+        let same = near.into_iter().find(|multiplier| rounds_as_double(*multiplier, shift, *ratio));
+        *multiplier = same.ok_or_else(|| not_exact(layer, "it scales its outputs too differently"))?;
     }
+    Ok(Requantize { multipliers, rounding: Rounding::Once { shift }, clamp })
+}
 
-    /// Requantization by these scales, and their number.
-    pub(super) fn rounded_twice(&mut self, scalings: &[Scaling], clamp: Clamp) -> (schema::Requantize, u16) {
-        let (multipliers, shifts): (Vec<i32>, Vec<i8>) =
-            scalings.iter().map(|scaling| (scaling.multiplier, scaling.shift)).unzip();
-        let rounding = schema::Rounding::Twice { shifts: self.weights.section(&shifts) };
-        let multipliers = self.weights.section(&multipliers);
-        (schema::Requantize { multipliers, rounding, clamp }, scalings.len() as u16)
-    }
+/// Requantization by these scales.
+pub(super) fn rounded_twice(scalings: &[Scaling], clamp: Clamp) -> Requantize {
+    let (multipliers, shifts) = scalings.iter().map(|scaling| (scaling.multiplier, scaling.shift)).unzip();
+    Requantize { multipliers, rounding: Rounding::Twice { shifts }, clamp }
 }
 
 /// Whether sums times multiplier / 2^shift round to the same int8 values as times `ratio` in double precision,
@@ -199,7 +155,7 @@ fn mean(input: f64, output: f64, count: u32) -> Scaling {
 }
 
 /// `PreprocessSoftmaxScaling`, with a beta of 1.
-fn softmax(input: f32) -> FixedSoftmax {
+pub(super) fn softmax(input: f32) -> FixedSoftmax {
     let one = f64::from(31 - SOFTMAX_INTEGER_BITS).exp2();
     let Scaling { multiplier, shift } = scaling((f64::from(input) * one).min(f64::from(i32::MAX)));
     FixedSoftmax { multiplier, left_shift: shift.max(0).unsigned_abs() }

@@ -1,39 +1,39 @@
-//! Chooses for every convolution how it is computed and in how tall strips: the fewest predicted cycles that
-//! budgets of RAM and flash allow.
+//! Chooses for every layer an algorithm and a strip height: the fewest predicted cycles that budgets of RAM and flash
+//! allow.
 //!
-//! Layers of the same shapes are chosen for together. Every choice has a *footprint*, the bytes that one of
-//! its steps reads, makes and uses as scratch. For each possible limit on footprints the fastest choices
-//! within it are tried, from the loosest on; the arena that each would need is bounded from below by the
-//! planner. Of those that fit the budget the fastest is kept, and then single choices are made faster
-//! while the budget lasts.
+//! Equal layers are chosen for together. Every choice has a *footprint*, the bytes that one of its steps reads, makes
+//! and uses as scratch memory. For each possible limit on footprints the fastest choices within it are tried, from the
+//! loosest on; the planner gives a lower bound for the arena that each would need. Of those that fit the budget the
+//! fastest is kept, and then single choices are made faster while the budget lasts.
 
 use std::collections::BTreeMap;
 
 use anyhow::{Result, bail};
 use clap::ValueEnum;
-use skipstone::schedule::Node;
-use skipstone::stage::{Layer, Stage};
-use skipstone::{Algorithm, MAX_STEP_ROWS, Stages, predicted_cycles};
+use skipstone::host::schedule::Node;
+use skipstone::host::{Algorithm, Layer, MAX_STEP_ROWS, predicted_cycles};
 
-use crate::blob::{Blob, Unplanned};
-use crate::planner::{self, Plan};
+use super::layers::Prepared;
+use super::{Plan, Planner};
+use crate::blob::{Blob, encode, fixed_bytes};
+use crate::ir::IntegerNetwork;
 
-/// The core that a blob is made for. Blobs run everywhere; they are fast where they were made for.
+/// The core that a blob is made for. Blobs run everywhere; they are fast on the core that they were made for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Target {
     /// Cortex-M4, M7 and M33: kernels for the DSP extension.
     #[default]
     CortexM4,
-    /// The reference kernels: the obvious loops, the least RAM.
+    /// The reference kernels: plain loops, the smallest RAM footprint.
     Reference,
 }
 
-/// What a plan is to have most of.
+/// What to optimize a plan for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Goal {
     /// The fewest cycles.
     Speed,
-    /// The fewest cycles in 32 KiB of RAM and a fifth more flash than the weights take.
+    /// The fewest cycles in 32 KiB of RAM, and in a fifth more flash than the weights need.
     #[default]
     Balanced,
     /// The least RAM without falling back to the reference kernels (which --ram may do).
@@ -45,11 +45,11 @@ pub enum Goal {
 pub struct Wishes {
     /// The core.
     pub target: Target,
-    /// What counts.
+    /// What to optimize for.
     pub goal: Goal,
-    /// Most bytes of the arena, the frame in it.
+    /// Maximum arena size in bytes, the frame in it.
     pub ram: Option<usize>,
-    /// Most bytes of the blob.
+    /// Maximum blob size in bytes.
     pub flash: Option<usize>,
 }
 
@@ -74,32 +74,38 @@ struct Group {
 }
 
 /// A network whose layers have choices.
-struct Problem<'u> {
-    unplanned: &'u Unplanned,
-    /// The group of each layer, stage by stage; its choices' nodes for this very layer.
-    stages: Vec<Vec<(usize, Vec<Node>)>>,
+struct Problem {
+    /// The group of each layer; its choices' nodes for this very layer.
+    layers: Vec<(usize, Vec<Node>)>,
     groups: Vec<Group>,
-    max_tensors: usize,
+    /// For the input fed by rows, and for the frame in the arena.
+    planners: [Planner; 2],
 }
 
 /// A choice for each group.
 type Picks = Vec<usize>;
 
-/// Plans a network as wished: the blob, and both its plans' predicted cycles.
+/// Chooses, plans and encodes a network as wished.
 ///
 /// # Errors
-/// Where a budget cannot be met, by how much, and what would fit.
-pub fn assemble(unplanned: &Unplanned, wishes: &Wishes, max_tensors: usize) -> Result<Blob> {
-    let problem = Problem::new(unplanned, wishes, max_tensors)?;
-    let fixed = problem.blob(&problem.smallest())?.len() - problem.weight_bytes(&problem.smallest());
-    let plain = problem.weight_bytes(&problem.smallest()) + fixed;
+/// A budget cannot be met: by how much, and what would fit.
+pub fn assemble(network: &IntegerNetwork, wishes: &Wishes, max_tensors: usize) -> Result<Blob> {
+    let prepared = Prepared::new(network);
+    let layers = prepared.layers()?;
+    let planners = [false, true].map(|frame| Planner::new(network.input, frame, max_tensors));
+    let problem = Problem::new(&layers, wishes, planners);
+    let smallest = problem.smallest();
+    let input_rows = usize::from(network.input.height);
+    let entries: usize = problem.nodes(&smallest).iter().map(|node| node.entries() as usize).sum();
+    let fixed = fixed_bytes(network, &layers, 2 * entries + input_rows + 1)?;
+    let plain = problem.weight_bytes(&smallest) + fixed;
     let flash = wishes.flash.unwrap_or(match wishes.goal {
         Goal::Speed => usize::MAX,
         Goal::Balanced | Goal::Memory => plain + plain / 5,
     });
     if flash < plain {
         bail!(
-            "the blob takes {plain} bytes of flash at least, {} more than --flash {flash} allows\n  help: give --flash {plain}, or a smaller network",
+            "the blob needs at least {plain} bytes of flash, {} more than --flash {flash} allows\n  help: give --flash {plain}, or a smaller network",
             plain - flash
         );
     }
@@ -110,28 +116,32 @@ pub fn assemble(unplanned: &Unplanned, wishes: &Wishes, max_tensors: usize) -> R
         (None, Goal::Memory) => 0,
     };
     let within = problem.within_flash(flash.saturating_sub(fixed));
-    // what the bound promises, placing may miss by a little
+    // placing may miss what the bound promises by a little
     let mut aim = ram;
     loop {
         let (picks, bound) = problem.within_ram(&within, aim)?;
-        let blob = problem.blob(&picks)?;
-        let needed = skipstone::Model::parse(&blob)?.arena_bytes();
+        let nodes = problem.nodes(&picks);
+        let [_, framed] = &problem.planners;
+        let frame: Plan = framed.plan(&nodes)?;
+        let needed = frame.arena_bytes;
         if needed <= ram || bound > aim {
             if needed > ram && wishes.ram.is_some() {
                 bail!(
-                    "the network needs an arena of {needed} bytes at least, {} more than --ram {ram} allows\n  help: give --ram {needed}, or a smaller network",
+                    "the network needs an arena of at least {needed} bytes, {} more than --ram {ram} allows\n  help: give --ram {needed}, or a smaller network",
                     needed - ram
                 );
             }
-            return Ok(blob);
+            let [fed, _] = &problem.planners;
+            let algorithms: Vec<Algorithm> = problem.chosen(&picks).map(|choice| choice.algorithm).collect();
+            return encode(network, &layers, &algorithms, &fed.plan(&nodes)?, &frame);
         }
         aim = aim.saturating_sub((needed - ram).max(64));
     }
 }
 
-impl<'u> Problem<'u> {
-    fn new(unplanned: &'u Unplanned, wishes: &Wishes, max_tensors: usize) -> Result<Self> {
-        let mut problem = Problem { unplanned, stages: Vec::new(), groups: Vec::new(), max_tensors };
+impl Problem {
+    fn new(layers: &[Layer<'_>], wishes: &Wishes, planners: [Planner; 2]) -> Self {
+        let mut problem = Problem { layers: Vec::new(), groups: Vec::new(), planners };
         let algorithms = match wishes.target {
             Target::CortexM4 => &[
                 Algorithm::Winograd4,
@@ -140,55 +150,33 @@ impl<'u> Problem<'u> {
                 Algorithm::WinogradAtRunTime,
                 Algorithm::Direct,
             ][..],
-            Target::Reference => &[Algorithm::Reference],
+            Target::Reference => &[],
         };
-        let (plain, weights) = unplanned.encode()?;
-        let plain = stages(unplanned, &plain, &weights)?;
-        // the network once for each algorithm, which the layers that it does not serve do not have
-        let mut variants = Vec::new();
-        for algorithm in algorithms {
-            let served = plain.iter().flat_map(|stage| stage.layers(0, 1)).map(|layer| {
-                let served = layer.convolution().is_some_and(|layer| layer.is_served_by(*algorithm));
-                if served { *algorithm } else { Algorithm::Reference }
-            });
-            let variant = unplanned.with_algorithms(&served.collect::<Vec<_>>())?;
-            variants.push(variant.encode()?);
-        }
-        let mut layers = Vec::new();
-        for (records, weights) in &variants {
-            layers.push(stages(unplanned, records, weights)?);
-        }
         let mut known = BTreeMap::<String, usize>::new();
-        for (index, stage) in plain.iter().enumerate() {
-            let variants: Vec<Vec<Layer<'_>>> =
-                layers.iter().map(|stages| stages[index].layers(0, 1).collect()).collect();
-            let mut placed = Vec::new();
-            for (place, layer) in stage.layers(0, 1).enumerate() {
-                let variants = variants.iter().map(|stage| &stage[place]);
-                let choices = choices(&layer, variants, wishes.ram.is_some());
-                // what is equal but for names, weights and places
-                let key = format!(
-                    "{:?}",
-                    choices.iter().map(|choice| (choice.cycles, choice.footprint)).collect::<Vec<_>>()
-                );
-                let nodes = choices.iter().map(|choice| choice.node).collect();
-                let group = *known.entry(key).or_insert_with(|| {
-                    problem.groups.push(Group { layers: 0, choices });
-                    problem.groups.len() - 1
-                });
-                problem.groups[group].layers += 1;
-                placed.push((group, nodes));
-            }
-            problem.stages.push(placed);
+        for layer in layers {
+            let choices = choices(layer, algorithms, wishes.ram.is_some());
+            // what is equal except for names, weights and tensors
+            let key = format!(
+                "{:?}",
+                choices.iter().map(|choice| (choice.cycles, choice.footprint)).collect::<Vec<_>>()
+            );
+            let nodes = choices.iter().map(|choice| choice.node).collect();
+            let group = *known.entry(key).or_insert_with(|| {
+                problem.groups.push(Group { layers: 0, choices });
+                problem.groups.len() - 1
+            });
+            problem.groups[group].layers += 1;
+            problem.layers.push((group, nodes));
         }
-        Ok(problem)
+        problem
     }
 
-    fn nodes(&self, picks: &Picks) -> Vec<Vec<Node>> {
-        let stage = |stage: &Vec<(usize, Vec<Node>)>| {
-            stage.iter().map(|(group, nodes)| nodes[picks[*group]]).collect()
-        };
-        self.stages.iter().map(stage).collect()
+    fn nodes(&self, picks: &Picks) -> Vec<Node> {
+        self.layers.iter().map(|(group, nodes)| nodes[picks[*group]]).collect()
+    }
+
+    fn chosen<'p>(&'p self, picks: &'p Picks) -> impl Iterator<Item = &'p Choice> {
+        self.layers.iter().map(|(group, _)| &self.groups[*group].choices[picks[*group]])
     }
 
     fn sum(&self, picks: &Picks, of: impl Fn(&Choice) -> u64) -> u64 {
@@ -240,7 +228,7 @@ impl<'u> Problem<'u> {
     }
 
     fn bound(&self, picks: &Picks) -> Result<usize> {
-        Ok(planner::lower_bound_nodes(self.nodes(picks), self.unplanned.input, true, self.max_tensors)?)
+        Ok(self.planners[1].lower_bound(&self.nodes(picks))?)
     }
 
     /// The fastest of the `allowed` choices whose arena's bound is at most `ram`, or those of the
@@ -303,69 +291,39 @@ impl<'u> Problem<'u> {
             }
         }
     }
-
-    /// The network with these choices, planned.
-    fn blob(&self, picks: &Picks) -> Result<Blob> {
-        let chosen =
-            self.stages.iter().flatten().map(|(group, _)| self.groups[*group].choices[picks[*group]]);
-        let algorithms: Vec<Algorithm> = chosen.map(|choice| choice.algorithm).collect();
-        let plan = |frame| -> Result<Plan> {
-            let input = self.unplanned.input;
-            Ok(planner::plan_nodes(self.nodes(picks), input, frame, self.max_tensors)?)
-        };
-        self.unplanned.with_algorithms(&algorithms)?.assemble(&plan(false)?, &plan(true)?)
-    }
 }
 
-fn stages<'a>(unplanned: &Unplanned, records: &'a [u8], weights: &'a [u8]) -> Result<Vec<Stage<'a>>> {
-    let stages = Stages::new(records, unplanned.names.len() as u16, weights, unplanned.input);
-    Ok(stages.map(|entry| entry.map(|entry| entry.stage)).collect::<Result<_, _>>()?)
-}
-
-/// The ways to compute a layer, the fastest first, of which `variants` show the algorithms; where RAM is
-/// `tight` the reference kernels too, which use no scratch memory.
-fn choices<'l, 'a: 'l>(
-    plain: &Layer<'a>,
-    variants: impl Iterator<Item = &'l Layer<'a>>,
-    tight: bool,
-) -> Vec<Choice> {
+/// The ways to compute a layer, the fastest first; the reference kernels, which use no scratch memory, are among them if
+/// no other algorithm supports it or RAM is `tight`.
+fn choices(plain: &Layer<'_>, algorithms: &[Algorithm], tight: bool) -> Vec<Choice> {
     let mut choices = Vec::new();
-    let mut add = |layer: &Layer<'_>, strip: u8| {
-        let node = layer.place(strip, 0);
+    let mut add = |algorithm: Algorithm, strip: u8| {
+        let layer = plain.with_algorithm(algorithm);
+        let Some(node) = layer.place(0, strip, 0) else { return };
         let [stride, kernel] = [node.window.stride[0], node.window.kernel[0]].map(usize::from);
         let rows = (usize::from(strip) - 1) * stride + kernel;
         if usize::from(strip) + rows > MAX_STEP_ROWS || u16::from(strip) > node.output.rows.max(2) {
             return;
         }
-        let (algorithm, input_row, weight_bytes) = match layer.convolution() {
-            Some(layer) => (layer.algorithm(), layer.input().row_len(), layer.weight_len()),
-            None => (Algorithm::Reference, 0, 0),
+        let (input_row, weight_bytes) = match layer.convolution() {
+            Some(layer) => (layer.input().row_len(), layer.packed_bytes(algorithm)),
+            None => (0, 0),
         };
         let footprint = node.scratch_bytes as usize
             + rows * input_row
             + usize::from(strip) * node.output.row_bytes as usize;
-        choices.push(Choice {
-            algorithm,
-            node,
-            cycles: predicted_cycles(layer, strip),
-            weight_bytes,
-            footprint,
-        });
+        let cycles = predicted_cycles(&layer, strip);
+        choices.push(Choice { algorithm, node, cycles, weight_bytes, footprint });
     };
-    let mut served = false;
-    for layer in variants {
-        let strips: &[u8] = match layer.convolution().map(|layer| layer.algorithm()) {
-            Some(Algorithm::Winograd) => &[2],
-            Some(Algorithm::WinogradAtRunTime) => &[2, 4, 6],
-            Some(Algorithm::Winograd4 | Algorithm::Winograd4AtRunTime) => &[4],
-            Some(Algorithm::Direct) => &[1],
-            Some(Algorithm::Reference) | None => &[],
-        };
-        served |= !strips.is_empty();
-        strips.iter().for_each(|strip| add(layer, *strip));
+    let mut supported = false;
+    for algorithm in algorithms {
+        if plain.convolution().is_some_and(|layer| layer.is_served_by(*algorithm)) {
+            supported = true;
+            algorithm.strips().iter().for_each(|strip| add(*algorithm, *strip));
+        }
     }
-    if !served || tight {
-        add(plain, 1);
+    if !supported || tight {
+        add(Algorithm::Reference, 1);
     }
     choices.sort_by_key(|choice| (choice.cycles, choice.footprint));
     choices

@@ -1,0 +1,45 @@
+//! JSON forms of the runtime's types: what `--json` prints does not depend on how they are declared.
+
+use serde::Serialize;
+use skipstone::Shape;
+use skipstone::host::{Algorithm, Window};
+
+/// Height, width, channels.
+#[derive(Debug, Serialize)]
+pub(crate) struct ShapeJson {
+    height: u16,
+    width: u16,
+    channels: u16,
+}
+
+impl From<Shape> for ShapeJson {
+    fn from(Shape { height, width, channels }: Shape) -> Self {
+        ShapeJson { height, width, channels }
+    }
+}
+
+/// Kernel, stride, padding.
+#[derive(Debug, Serialize)]
+pub(crate) struct WindowJson {
+    pub(crate) kernel: [u8; 2],
+    pub(crate) stride: [u8; 2],
+    padding: [u8; 4],
+}
+
+impl From<Window> for WindowJson {
+    fn from(Window { kernel, stride, padding }: Window) -> Self {
+        WindowJson { kernel, stride, padding }
+    }
+}
+
+/// Name of an algorithm.
+pub(crate) const fn algorithm(algorithm: Algorithm) -> &'static str {
+    match algorithm {
+        Algorithm::Reference => "Reference",
+        Algorithm::Direct => "Direct",
+        Algorithm::Winograd => "Winograd",
+        Algorithm::WinogradAtRunTime => "WinogradAtRunTime",
+        Algorithm::Winograd4 => "Winograd4",
+        Algorithm::Winograd4AtRunTime => "Winograd4AtRunTime",
+    }
+}
