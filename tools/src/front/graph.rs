@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::error::{ErrorKind, Refusal};
-use crate::network::TensorScale;
+use crate::ir::TensorScale;
 
 /// Index into [`Graph::values`].
 pub(crate) type ValueId = usize;

@@ -116,7 +116,7 @@ pub struct Imported {
 const MAX_BYTES: u64 = 1 << 29;
 
 /// What a reader delivers.
-struct Draft {
+pub(crate) struct Draft {
     /// Before the passes.
     network: FloatNetwork,
     name: Option<String>,

@@ -240,7 +240,7 @@ impl Reader {
 mod tests {
     use super::*;
     use crate::front::graph::{Data, Padding};
-    use crate::front::recognize::recognize;
+    use crate::front::tests::Understood;
 
     /// A file of these nodes over an input `x` of 1 x 1 x 4 x 4 and a scalar `zero`.
     fn model(opset: i64, nodes: Vec<proto::Node>) -> Vec<u8> {
@@ -353,8 +353,8 @@ mod tests {
         assert!(is_onnx(&bytes));
         let (graph, length) = read(bytes.clone(), Path::new("")).unwrap();
         assert_eq!(length, bytes.len());
-        let lowered = crate::front::lower::lower(graph, length).unwrap();
-        assert_eq!(recognize(&lowered.layers, lowered.output).unwrap().stages.len(), 1);
+        let lowered = crate::front::lower::lower(graph, length, &[]).unwrap();
+        assert_eq!(Understood::new(lowered.network).unwrap().network.layers.len(), 1);
         assert_eq!(read(Vec::new(), Path::new("")).unwrap_err().kind, ErrorKind::Damaged);
         assert_eq!(
             read(bytes[..bytes.len() - 1].to_vec(), Path::new("")).unwrap_err().kind,

@@ -54,7 +54,7 @@ const ORDER: [&str; FORMATS.len()] = ["keras", "safetensors", "torch", "descript
 
 /// Reads a file of any format.
 pub(super) fn read(source: Source<'_>) -> Result<Draft, ImportError> {
-    if source.bytes.starts_with(&skipstone::MAGIC) {
+    if source.bytes.starts_with(&skipstone::host::format::MAGIC) {
         let reason = "is a skipstone blob, not a model";
         return Err(source.refuse(
             Refusal::new(ErrorKind::Format, "", reason)

@@ -1,13 +1,17 @@
-//! Small graphs built by hand, through lowering and recognition: what becomes which stage, and every refusal.
+//! Small graphs built by hand, through lowering and passes: what becomes which layer, and every refusal.
 
 mod operators;
+mod outputs;
 mod topology;
 
 use super::error::{ErrorKind, Refusal};
 use super::graph::{Constant, Data, Graph, Input, Layout, Node, Operator, Padding, Sliding, Value, ValueId};
 use super::lower::lower;
-use super::recognize::{Recognized, recognize};
-use crate::network::{Activation, Block, Conv2d, Pool2d, Shortcut, Stage};
+use super::{notes, passes};
+use crate::ir::{
+    Activation, Affine, Block, BlockKind, FloatNetwork, Layer, Operation, Real, Shortcut, Weights, Window,
+    blocks,
+};
 
 /// A graph as it is drawn, node by node.
 struct Sketch(Graph);
@@ -91,15 +95,14 @@ impl Sketch {
         self.node("Slice", Operator::Slice, &[x, zeros, ends, axes, steps])
     }
 
-    fn understood(mut self, output: ValueId) -> Result<Recognized, Refusal> {
+    fn understood(mut self, output: ValueId) -> Result<Understood, Refusal> {
         self.0.outputs.push(output);
-        let lowered = lower(self.0, 1 << 16)?;
-        recognize(&lowered.layers, lowered.output)
+        Understood::new(lower(self.0, 1 << 16, &[])?.network)
     }
 
     #[track_caller]
-    fn stages(self, output: ValueId) -> Vec<Stage> {
-        self.understood(output).unwrap_or_else(|refusal| panic!("{refusal}")).stages
+    fn network(self, output: ValueId) -> FloatNetwork {
+        self.understood(output).unwrap_or_else(|refusal| panic!("{refusal}")).network
     }
 
     #[track_caller]
@@ -126,26 +129,76 @@ fn sketch() -> (Sketch, ValueId) {
     Sketch::new(&[1, 2, 8, 8])
 }
 
-#[track_caller]
-fn block(stages: &[Stage]) -> &Block {
-    match stages {
-        [.., Stage::Block(block)] => block,
-        other => panic!("no block: {other:?}"),
+/// A network after the passes.
+#[derive(Debug)]
+pub(super) struct Understood {
+    pub(super) network: FloatNetwork,
+    pub(super) normalization: Option<Affine>,
+    pub(super) notes: Vec<String>,
+}
+
+impl Understood {
+    pub(super) fn new(mut network: FloatNetwork) -> Result<Self, Refusal> {
+        let findings = passes::run(&mut network)?;
+        crate::ir::check(&network).unwrap();
+        let notes = notes::notes(&network, &findings);
+        Ok(Understood { network, normalization: findings.normalization, notes })
     }
 }
 
+/// The only block.
 #[track_caller]
-fn conv(stages: &[Stage]) -> &Conv2d {
-    match stages {
-        [.., Stage::Conv2d(conv)] => conv,
-        other => panic!("no convolution: {other:?}"),
-    }
+pub(super) fn block(network: &FloatNetwork) -> Block {
+    let mut blocks = blocks(network);
+    assert_eq!(blocks.len(), 1);
+    blocks.remove(0)
+}
+
+/// The shortcut of the only block, and its activation.
+#[track_caller]
+pub(super) fn joined(network: &FloatNetwork) -> (Shortcut, Activation) {
+    let last = &network.layers[block(network).output()];
+    (last.shortcut.unwrap(), last.activation)
+}
+
+/// A convolution or dense layer.
+#[derive(Debug, PartialEq)]
+pub(super) struct Weighted {
+    pub(super) window: Window,
+    pub(super) depthwise: bool,
+    pub(super) outputs: usize,
+    pub(super) weights: Vec<f32>,
+    pub(super) bias: Vec<f64>,
 }
 
 #[track_caller]
-fn pool(stages: &[Stage]) -> &Pool2d {
-    match stages {
-        [.., Stage::MaxPool2d(pool) | Stage::AveragePool2d(pool)] => pool,
-        other => panic!("no pooling: {other:?}"),
+pub(super) fn weighted(layer: &Layer<Real>) -> Weighted {
+    let (window, depthwise, outputs) = match layer.operation {
+        Operation::Conv2d { window, depthwise, outputs } => (window, depthwise, outputs),
+        Operation::Dense { outputs } => (Window::POINT, false, outputs),
+        ref other => panic!("no weights: {other:?}"),
+    };
+    let (weights, bias) = layer.parameters.weights.real(&layer.operation);
+    Weighted { window, depthwise, outputs, weights: weights.into_owned(), bias: bias.into_owned() }
+}
+
+#[track_caller]
+fn last(network: &FloatNetwork) -> &Layer<Real> {
+    network.layers.last().unwrap()
+}
+
+/// The last layer, a convolution.
+#[track_caller]
+fn conv(network: &FloatNetwork) -> Weighted {
+    assert!(last(network).is_convolution(), "{:?}", last(network).operation);
+    weighted(last(network))
+}
+
+/// The window of the last layer, a pooling.
+#[track_caller]
+fn pool(network: &FloatNetwork) -> Window {
+    match last(network).operation {
+        Operation::MaxPool(window) | Operation::AveragePool { window, .. } => window,
+        ref other => panic!("no pooling: {other:?}"),
     }
 }

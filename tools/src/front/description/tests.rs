@@ -3,8 +3,8 @@
 use super::*;
 use crate::front::checkpoint::Entry;
 use crate::front::graph::{Constant, Data, elements};
-use crate::front::recognize::recognize;
-use crate::network::{Activation, Block, Conv2d, Shortcut, Stage};
+use crate::front::tests::{Understood, block, joined, weighted};
+use crate::ir::{Activation, FloatNetwork, Layer, Operation, Real, Shortcut, Window};
 
 /// A checkpoint of tensors of ones.
 fn checkpoint(tensors: &[(&str, &[usize])]) -> Checkpoint {
@@ -16,25 +16,26 @@ fn checkpoint(tensors: &[(&str, &[usize])]) -> Checkpoint {
     checkpoint
 }
 
-/// The stages of a description over an input of 8 x 8 x 2.
-fn stages(tensors: &[(&str, &[usize])], stages: &str) -> Result<Vec<Stage>, Refusal> {
+/// The network of a description over an input of 8 x 8 x 2.
+fn network(tensors: &[(&str, &[usize])], stages: &str) -> Result<FloatNetwork, Refusal> {
     let text = format!("weights = 'w'\ninput = {{ height = 8, width = 8, channels = 2 }}\n{stages}");
-    let (layers, output) = parse(text.as_bytes())?.layers(&checkpoint(tensors), 1 << 16)?;
-    Ok(recognize(&layers, output)?.stages)
+    let network = parse(text.as_bytes())?.network(&checkpoint(tensors), 1 << 16)?;
+    Ok(Understood::new(network)?.network)
 }
 
-fn conv(tensors: &[(&str, &[usize])], stage: &str) -> Conv2d {
-    match &stages(tensors, &format!("stage = [{{ {stage} }}]")).unwrap()[..] {
-        [Stage::Conv2d(conv)] => conv.clone(),
-        other => panic!("{other:?}"),
-    }
+/// The network of a single stage.
+fn of_stage(tensors: &[(&str, &[usize])], stage: &str) -> FloatNetwork {
+    network(tensors, &format!("stage = [{{ {stage} }}]")).unwrap()
 }
 
-fn block(tensors: &[(&str, &[usize])], stage: &str) -> Block {
-    match &stages(tensors, &format!("stage = [{{ {stage} }}]")).unwrap()[..] {
-        [Stage::Block(block)] => block.clone(),
-        other => panic!("{other:?}"),
-    }
+fn conv(tensors: &[(&str, &[usize])], stage: &str) -> Layer<Real> {
+    let mut network = of_stage(tensors, stage);
+    assert_eq!(network.layers.len(), 1);
+    network.layers.remove(0)
+}
+
+fn window(layer: &Layer<Real>) -> Window {
+    layer.operation.window().unwrap()
 }
 
 #[test]
@@ -60,15 +61,17 @@ fn the_examples_are_descriptions() {
 fn convolutions_have_sensible_defaults() {
     let tensors: &[(&str, &[usize])] = &[("c.weight", &[4, 2, 3, 5])];
     let plain = conv(tensors, "conv = 'c'");
-    assert_eq!((plain.stride, plain.padding, plain.activation), ([1, 1], [1, 2, 1, 2], Activation::Relu));
-    assert_eq!((plain.kernel, plain.bias), ([3, 5], vec![0.0; 4]));
+    let slides = Window { kernel: [3, 5], stride: [1, 1], padding: [1, 2, 1, 2] };
+    assert_eq!((window(&plain), plain.activation), (slides, Activation::RELU));
+    assert_eq!(weighted(&plain).bias, [0.0; 4]);
     let set = conv(tensors, "conv = 'c', stride = [2, 1], padding = [0, 1, 2, 3], activation = 'relu6'");
-    assert_eq!((set.stride, set.padding, set.activation), ([2, 1], [0, 1, 2, 3], Activation::Relu6));
+    let slides = Window { kernel: [3, 5], stride: [2, 1], padding: [0, 1, 2, 3] };
+    assert_eq!((window(&set), set.activation), (slides, Activation::RELU6));
     let same = conv(tensors, "conv = 'c', stride = 2, padding = 'same', activation = 'none'");
-    assert_eq!((same.padding, same.activation), ([0, 1, 1, 2], Activation::None));
-    let depthwise = conv(&[("d.weight", &[2, 1, 3, 3]), ("d.bias", &[2])], "depthwise = 'd'");
-    assert_eq!((depthwise.output_channels, depthwise.bias), (2, vec![1.0; 2]));
-    let refusal = stages(tensors, "stage = [{ depthwise = 'c' }]").unwrap_err();
+    assert_eq!((window(&same).padding, same.activation), ([0, 1, 1, 2], Activation::NONE));
+    let depthwise = weighted(&conv(&[("d.weight", &[2, 1, 3, 3]), ("d.bias", &[2])], "depthwise = 'd'"));
+    assert_eq!((depthwise.depthwise, depthwise.outputs, depthwise.bias), (true, 2, vec![1.0; 2]));
+    let refusal = network(tensors, "stage = [{ depthwise = 'c' }]").unwrap_err();
     assert!(refusal.reason.contains("'c.weight' of sizes [4, 2, 3, 5] does not fit"));
 }
 
@@ -84,7 +87,7 @@ fn batch_norm_is_found_beside_its_convolution() {
     let bias = |conv_name: &str, norm_name: &str, settings: &str| {
         let tensors = norm(conv_name, norm_name);
         let tensors: Vec<(&str, &[usize])> = tensors.iter().map(|(n, d)| (&**n, &**d)).collect();
-        conv(&tensors, &format!("conv = '{conv_name}'{settings}")).bias[0]
+        weighted(&conv(&tensors, &format!("conv = '{conv_name}'{settings}"))).bias[0]
     };
     // 1 - 1 / sqrt(1 + 1e-5): small, but not the 0 of a convolution without a bias.
     let folded = bias("conv1", "bn1", "");
@@ -94,21 +97,22 @@ fn batch_norm_is_found_beside_its_convolution() {
     assert_eq!(bias("conv2", "norm2", ""), folded);
     assert_eq!(bias("a", "b", ", batch_norm = 'b'"), folded);
     let tensors: &[(&str, &[usize])] = &[("conv1.weight", &[4, 2, 1, 1]), ("bn1.running_mean", &[4])];
-    let refusal = stages(tensors, "stage = [{ conv = 'conv1' }]").unwrap_err();
+    let refusal = network(tensors, "stage = [{ conv = 'conv1' }]").unwrap_err();
     assert_eq!(refusal.reason, "has no tensor 'bn1.weight', 'bn1.bias', 'bn1.running_var'");
     let left_out = "ignore = ['bn']\nstage = [{ conv = 'conv1', batch_norm = false }]";
-    assert!(stages(tensors, left_out).is_ok());
+    assert!(network(tensors, left_out).is_ok());
 }
 
 const BASIC: [(&str, &[usize]); 2] = [("b.conv1.weight", &[4, 2, 3, 3]), ("b.conv2.weight", &[4, 4, 3, 3])];
 
 #[test]
 fn shortcuts_are_found_or_named() {
-    let padded = block(&BASIC, "block = 'b', stride = 2");
-    assert_eq!(padded.shortcut, Shortcut::Padded { stride: [2, 2], channels_before: 1 });
-    assert_eq!(padded.path[0].stride, [2, 2]);
-    let in_front = block(&BASIC, "block = 'b', stride = 2, channels_before = 2");
-    assert_eq!(in_front.shortcut, Shortcut::Padded { stride: [2, 2], channels_before: 2 });
+    let padded = of_stage(&BASIC, "block = 'b', stride = 2");
+    let shortcut = |channels_before| Shortcut { tensor: 0, stride: [2, 2], channels_before };
+    assert_eq!(joined(&padded).0, shortcut(1));
+    assert_eq!(window(&padded.layers[0]).stride, [2, 2]);
+    let in_front = of_stage(&BASIC, "block = 'b', stride = 2, channels_before = 2");
+    assert_eq!(joined(&in_front).0, shortcut(2));
     for (name, settings) in [
         ("b.downsample.0.weight", ""),
         ("b.shortcut.0.weight", ""),
@@ -116,12 +120,14 @@ fn shortcuts_are_found_or_named() {
     ] {
         let mut tensors = BASIC.to_vec();
         tensors.push((name, &[4, 2, 1, 1]));
-        let found = block(&tensors, &format!("block = 'b', stride = 2{settings}"));
-        let Shortcut::Projection(conv) = found.shortcut else { panic!("{name} is not found") };
-        assert_eq!((conv.stride, conv.padding, conv.activation), ([2, 2], [0; 4], Activation::None));
+        let found = of_stage(&tensors, &format!("block = 'b', stride = 2{settings}"));
+        let [projection] = block(&found).shortcut[..] else { panic!("{name} is not found") };
+        let projection = &found.layers[projection];
+        assert_eq!(window(projection), Window { stride: [2, 2], ..Window::POINT });
+        assert_eq!((&*projection.name, projection.activation), (&name[..name.len() - 7], Activation::NONE));
     }
     let refused =
-        |settings: &str| stages(&BASIC, &format!("stage = [{{ block = 'b'{settings} }}]")).unwrap_err();
+        |settings: &str| network(&BASIC, &format!("stage = [{{ block = 'b'{settings} }}]")).unwrap_err();
     assert!(refused(", shortcut = 'identity'").reason.contains("adds a tensor of 8x8x2 to one of 8x8x4"));
     assert!(refused(", shortcut = 'projection'").reason.contains("no tensor 'b.downsample.0.weight'"));
     assert!(refused(", channels_before = 3").reason.contains("where 2 channels are added"));
@@ -140,28 +146,37 @@ fn three_convolutions_have_their_stride_where_torchvision_has_it() {
         ("b.conv3.weight", &[8, 2, 1, 1]),
         ("b.downsample.0.weight", &[8, 2, 1, 1]),
     ];
-    let strides = |block: Block| block.path.iter().map(|conv| conv.stride[0]).collect::<Vec<_>>();
-    assert_eq!(strides(block(tensors, "block = 'b', stride = 2")), [1, 2, 1]);
-    assert_eq!(strides(block(tensors, "block = 'b', stride = 2, stride_on = 'conv1'")), [2, 1, 1]);
-    let inner = block(tensors, "block = 'b', activation = 'relu6'");
-    assert_eq!((inner.activation, inner.path[0].activation), (Activation::Relu6, Activation::Relu6));
-    assert_eq!(inner.path[2].activation, Activation::None);
+    let strides = |stage: &str| {
+        let network = of_stage(tensors, stage);
+        let path = block(&network).path;
+        path.iter().map(|&layer| window(&network.layers[layer]).stride[0]).collect::<Vec<_>>()
+    };
+    assert_eq!(strides("block = 'b', stride = 2"), [1, 2, 1]);
+    assert_eq!(strides("block = 'b', stride = 2, stride_on = 'conv1'"), [2, 1, 1]);
+    let inner = of_stage(tensors, "block = 'b', activation = 'relu6'");
+    let block = block(&inner);
+    let activations: Vec<Activation> = block.layers().map(|layer| inner.layers[layer].activation).collect();
+    assert_eq!(activations[..3], [Activation::RELU6; 3], "the last is the block's");
+    assert_eq!(activations[3], Activation::NONE);
 }
 
 #[test]
 fn pools_and_dense_layers_follow_pytorch() {
     let tensors: &[(&str, &[usize])] = &[("fc.weight", &[3, 32]), ("fc.bias", &[3])];
     let text = "stage = [{ pool = 'max', kernel = 3, stride = 2, padding = 1 }, { dense = 'fc' }, { softmax = true }]";
-    let found = stages(tensors, text).unwrap();
-    let [Stage::MaxPool2d(pool), Stage::Dense(dense), Stage::Softmax] = &found[..] else {
-        panic!("{found:?}")
+    let found = network(tensors, text).unwrap();
+    let [pool, dense] = &found.layers[..] else { panic!("{:?}", found.layers) };
+    let slides = Window { kernel: [3, 3], stride: [2, 2], padding: [1; 4] };
+    assert_eq!(pool.operation, Operation::MaxPool(slides));
+    assert_eq!(dense.operation, Operation::Dense { outputs: 3 });
+    assert_eq!((weighted(dense).weights.len(), dense.activation), (96, Activation::NONE));
+    let [output] = &found.outputs[..] else { panic!("{:?}", found.outputs) };
+    assert_eq!((&*output.name, output.softmax), ("softmax", skipstone::host::Softmax::Float));
+    let average = |stage: &str| match of_stage(&[], stage).layers[0].operation {
+        Operation::AveragePool { window, count_include_pad } => (window, count_include_pad),
+        ref other => panic!("{other:?}"),
     };
-    assert_eq!((pool.kernel, pool.stride, pool.padding), ([3, 3], [2, 2], [1; 4]));
-    assert_eq!((dense.inputs, dense.outputs, dense.activation), (32, 3, Activation::None));
-    let found = stages(&[], "stage = [{ pool = 'average', kernel = [2, 4] }]").unwrap();
-    let [Stage::AveragePool2d(pool)] = &found[..] else { panic!("{found:?}") };
-    assert_eq!((pool.kernel, pool.stride, pool.count_include_pad), ([2, 4], [2, 4], false));
-    let padded = "stage = [{ pool = 'average', kernel = 2, padding = 1 }]";
-    let Stage::AveragePool2d(pool) = &stages(&[], padded).unwrap()[0] else { panic!() };
-    assert!(pool.count_include_pad);
+    let slides = Window { kernel: [2, 4], stride: [2, 4], padding: [0; 4] };
+    assert_eq!(average("pool = 'average', kernel = [2, 4]"), (slides, false));
+    assert!(average("pool = 'average', kernel = 2, padding = 1").1);
 }

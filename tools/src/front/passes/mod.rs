@@ -26,7 +26,7 @@ mod trim;
 use std::collections::BTreeMap;
 
 use super::error::{ErrorKind, Refusal};
-use crate::ir::{Affine, FloatNetwork, Layer, Real};
+use crate::ir::{Affine, FloatNetwork, INPUT, Layer, Real};
 use edit::Edit;
 
 /// What the passes found out about a network, beside changing it.
@@ -68,6 +68,10 @@ pub(crate) fn run(network: &mut FloatNetwork) -> Result<Findings, Refusal> {
     leftovers::replace(network)?;
     if network.layers.is_empty() {
         return Err(Refusal::new(ErrorKind::Topology, "", "has no layers"));
+    }
+    if let Some(output) = network.outputs.iter().find(|output| output.tensor == INPUT) {
+        let place = format!("output '{}'", output.name);
+        return Err(Refusal::new(ErrorKind::Topology, place, "is the input itself").help("leave it out"));
     }
     Ok(findings)
 }

@@ -10,8 +10,8 @@ fn arithmetic_with_constants_is_per_channel() {
     let std = s.floats(&[], vec![4.0]);
     let y = s.node("Div", Operator::Divide, &[y, std]);
     let out = s.conv(y, [2, 2], 3, 1);
-    let normalisation = s.understood(out).unwrap().normalisation.unwrap();
-    assert_eq!((normalisation.scale, normalisation.shift), (vec![0.25; 2], vec![-0.25, -0.5]));
+    let normalization = s.understood(out).unwrap().normalization.unwrap();
+    assert_eq!((normalization.scale, normalization.shift), (vec![0.25; 2], vec![-0.25, -0.5]));
 
     let (mut s, x) = sketch();
     let mean = s.floats(&[2, 8, 8], vec![0.0; 128]);
@@ -48,8 +48,7 @@ fn dense_weights_follow_the_flattening() {
         let y = s.node("MatMul", Operator::MatMul, &[y, weights]);
         let bias = s.floats(&[1], vec![7.0]);
         let out = s.add(bias, y);
-        let stages = s.stages(out);
-        let [_, Stage::Dense(dense)] = &stages[..] else { panic!("{stages:?}") };
+        let dense = weighted(last(&s.network(out)));
         assert_eq!((&dense.weights[..], &dense.bias[..]), (&expected[..], &[7.0][..]));
     }
 
@@ -73,9 +72,8 @@ fn a_batch_larger_than_one_is_one_image_at_a_time() {
     let weights = s.floats(&[3, 32], vec![1.0; 96]);
     let gemm = Operator::Gemm { alpha: 0.5, beta: 1.0, transpose_left: false, transpose_right: true };
     let out = s.node("Gemm", gemm, &[y, weights]);
-    let stages = s.stages(out);
-    let [_, Stage::Dense(dense)] = &stages[..] else { panic!("{stages:?}") };
-    assert_eq!((dense.inputs, dense.outputs, dense.weights[0]), (32, 3, 0.5));
+    let dense = weighted(last(&s.network(out)));
+    assert_eq!((dense.weights.len(), dense.outputs, dense.weights[0]), (96, 3, 0.5));
 }
 
 #[test]
@@ -95,12 +93,13 @@ fn padding_is_folded_where_that_changes_nothing() {
         sliding: sliding(3, 2, padding),
         count_include_pad,
     };
-    let found = |result: Result<Recognized, Refusal>| {
-        let stages = result.unwrap().stages;
-        let pool = pool(&stages);
-        (pool.padding, pool.count_include_pad)
+    let found = |result: Result<Understood, Refusal>| {
+        let network = result.unwrap().network;
+        let counted =
+            matches!(last(&network).operation, Operation::AveragePool { count_include_pad: true, .. });
+        (pool(&network).padding, counted)
     };
-    let reason = |result: Result<Recognized, Refusal>| result.unwrap_err().reason;
+    let reason = |result: Result<Understood, Refusal>| result.unwrap_err().reason;
     assert_eq!(found(after_pad(true, 0.0, max())), ([0, 0, 1, 1], false));
     assert_eq!(found(after_pad(false, f32::NEG_INFINITY, max())), ([0, 0, 1, 1], false));
     assert!(reason(after_pad(false, 0.0, max())).contains("pads with 0 before a max pooling"));
@@ -114,7 +113,7 @@ fn padding_is_folded_where_that_changes_nothing() {
     let (mut s, x) = sketch();
     let y = s.pad(x, 0.0);
     let out = s.conv(y, [2, 2], 3, 1);
-    assert_eq!(conv(&s.stages(out)).padding, [1, 1, 2, 2]);
+    assert_eq!(conv(&s.network(out)).window.padding, [1, 1, 2, 2]);
     let (mut s, x) = sketch();
     let y = s.pad(x, 0.5);
     let out = s.conv(y, [2, 2], 3, 1);
@@ -135,7 +134,7 @@ fn windows_follow_onnx() {
         let (mut s, x) = sketch();
         let weights = s.floats(&[2, 2, 3, 3], vec![1.0; 36]);
         let out = s.node("Conv", Operator::Convolution(sliding, 1), &[x, weights]);
-        conv(&s.stages(out)).padding
+        conv(&s.network(out)).window.padding
     };
     let same = |upper| Sliding { padding: Padding::Same { upper }, ..sliding(3, 2, 0) };
     assert_eq!(padding(same(true)), [0, 0, 1, 1]);
@@ -145,8 +144,7 @@ fn windows_follow_onnx() {
         let (mut s, x) = sketch();
         let sliding = Sliding { ceil, ..sliding(kernel, stride, padding) };
         let out = s.node("MaxPool", Operator::MaxPool(sliding), &[x]);
-        let stages = s.stages(out);
-        pool(&stages).padding
+        pool(&s.network(out)).padding
     };
     assert_eq!(pooled(false, 3, 2, 0), [0; 4]);
     assert_eq!(pooled(true, 3, 2, 0), [0, 0, 1, 1]);
@@ -164,13 +162,15 @@ fn windows_follow_onnx() {
     let (mut s, x) = sketch();
     let operator = Operator::AveragePool { sliding: sliding(8, 8, 0), count_include_pad: true };
     let out = s.node("AveragePool", operator, &[x]);
-    assert!(matches!(s.stages(out)[..], [Stage::GlobalAveragePool { .. }]));
+    let network = s.network(out);
+    assert_eq!((network.layers.len(), &last(&network).operation), (1, &Operation::GlobalAveragePool));
     let (mut s, x) = sketch();
     let last = s.integers(&[-1]);
     let y = s.node("ReduceMean", Operator::ReduceMean { keep: false }, &[x, last]);
     let out = s.node("ReduceMean", Operator::ReduceMean { keep: false }, &[y, last]);
-    let stages = s.stages(out);
-    assert!(matches!(stages[..], [Stage::AveragePool2d(_), Stage::GlobalAveragePool { .. }]), "{stages:?}");
+    let network = s.network(out);
+    assert!(matches!(network.layers[0].operation, Operation::AveragePool { .. }));
+    assert_eq!((network.layers.len(), &last(&network).operation), (2, &Operation::GlobalAveragePool));
     let (mut s, x) = sketch();
     let channels = s.integers(&[1]);
     let out = s.node("ReduceMean", Operator::ReduceMean { keep: true }, &[x, channels]);
@@ -200,12 +200,12 @@ fn convolutions_that_no_layer_is_are_refused() {
     let (mut s, x) = sketch();
     let weights = s.floats(&[2, 2, 1, 1], vec![1.0; 4]);
     let out = s.node("Conv", Operator::Convolution(dilated(1), 1), &[x, weights]);
-    assert_eq!(conv(&s.stages(out)).kernel, [1, 1]);
+    assert_eq!(conv(&s.network(out)).window.kernel, [1, 1]);
     let (mut s, x) = sketch();
     let weights = s.floats(&[2, 1, 1, 2], vec![1.0, 2.0, 3.0, 4.0]);
     let window = Sliding { kernel: vec![1, 2], ..sliding(1, 1, 0) };
     let out = s.node("Conv", Operator::Convolution(window, 2), &[x, weights]);
-    assert_eq!(conv(&s.stages(out)).weights, [1.0, 3.0, 2.0, 4.0]);
+    assert_eq!(conv(&s.network(out)).weights, [1.0, 3.0, 2.0, 4.0]);
     let (mut s, x) = sketch();
     let weights = s.conv(x, [2, 2], 3, 1);
     let out = s.node("Conv", Operator::Convolution(sliding(3, 1, 0), 1), &[x, weights]);
@@ -219,7 +219,7 @@ fn slices_subsample_or_are_refused() {
         let [start, end, axis, step] = [start, end, axis, step].map(|v| s.integers(&[v]));
         let y = s.node("Slice", Operator::Slice, &[x, start, end, axis, step]);
         let out = s.conv(y, [2, 2], 3, 1);
-        s.understood(out).map(|found| found.stages.len())
+        s.understood(out).map(|found| found.network.layers.len())
     };
     assert_eq!(sliced(0, i64::MAX, 2, 2), Ok(2));
     assert_eq!(sliced(0, 7, 2, 2), Ok(2));
@@ -235,7 +235,7 @@ fn slices_subsample_or_are_refused() {
     for _ in 0..8 {
         x = s.node("MaxPool", Operator::MaxPool(sliding(1, 65535, 0)), &[x]);
     }
-    assert_eq!(pool(&s.stages(x)).stride, [usize::MAX; 2]);
+    assert_eq!(pool(&s.network(x)).stride, [usize::MAX; 2]);
 }
 
 #[test]
@@ -258,10 +258,10 @@ fn inputs_are_images_of_fixed_size() {
     let (mut s, x) = Sketch::new(&[1, 4, 8, 2]);
     let y = s.node("Transpose", Operator::Transpose { permutation: Some(vec![0, 3, 1, 2]) }, &[x]);
     let out = s.conv(y, [2, 2], 3, 1);
-    assert_eq!(conv(&s.stages(out)).input_channels, 2);
+    assert_eq!(s.network(out).input.channels, 2);
     // And as the graph's own layout says, for formats that have it.
     let (mut s, x) = Sketch::new(&[1, 4, 8, 2]);
     s.0.layout = Layout::Nhwc;
     let out = s.conv(x, [2, 2], 3, 1);
-    assert_eq!(conv(&s.stages(out)).input_channels, 2);
+    assert_eq!(s.network(out).input.channels, 2);
 }

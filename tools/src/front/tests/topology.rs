@@ -11,11 +11,12 @@ fn a_block_is_recognised_whichever_operand_is_the_path() {
         let y = s.conv(y, [2, 2], 3, 1);
         let sum = if swapped { s.add(x, y) } else { s.add(y, x) };
         let out = s.relu(sum);
-        let stages = s.stages(out);
-        let block = block(&stages);
-        assert_eq!((&block.shortcut, block.activation), (&Shortcut::Identity, Activation::Relu));
-        let activations: Vec<_> = block.path.iter().map(|conv| conv.activation).collect();
-        assert_eq!(activations, [Activation::Relu, Activation::None]);
+        let network = s.network(out);
+        let block = block(&network);
+        assert_eq!((block.kind, block.path), (BlockKind::Identity, vec![0, 1]));
+        let identity = Shortcut { tensor: 0, stride: [1, 1], channels_before: 0 };
+        assert_eq!(joined(&network), (identity, Activation::RELU));
+        assert_eq!(network.layers[0].activation, Activation::RELU);
 
         let (mut s, x) = sketch();
         let short = s.conv(x, [2, 4], 1, 2);
@@ -23,24 +24,34 @@ fn a_block_is_recognised_whichever_operand_is_the_path() {
         let y = s.conv(y, [4, 4], 3, 1);
         let y = s.conv(y, [4, 4], 1, 1);
         let out = if swapped { s.add(short, y) } else { s.add(y, short) };
-        let stages = s.stages(out);
-        let block = self::block(&stages);
-        assert_eq!((block.path.len(), block.activation), (3, Activation::None));
-        let Shortcut::Projection(projection) = &block.shortcut else { panic!("no projection") };
+        let network = s.network(out);
+        let block = self::block(&network);
+        assert_eq!((block.path, block.shortcut), (vec![1, 2, 3], vec![0]));
+        let (shortcut, activation) = joined(&network);
+        assert_eq!(
+            (block.kind, shortcut.tensor, activation),
+            (BlockKind::Convolutional, 1, Activation::NONE)
+        );
+        let projection = weighted(&network.layers[0]).window;
         assert_eq!((projection.kernel, projection.stride), ([1, 1], [2, 2]));
     }
 }
 
 #[test]
 fn padded_shortcuts_come_in_several_spellings() {
-    let expected = |before| Shortcut::Padded { stride: [2, 2], channels_before: before };
-    let build = |shortcut: &dyn Fn(&mut Sketch, ValueId) -> ValueId| {
+    let expected = |channels_before| Shortcut { tensor: 0, stride: [2, 2], channels_before };
+    let network = |shortcut: &dyn Fn(&mut Sketch, ValueId) -> ValueId| {
         let (mut s, x) = sketch();
         let y = s.conv(x, [2, 4], 3, 2);
         let y = s.conv(y, [4, 4], 3, 1);
         let short = shortcut(&mut s, x);
         let out = s.add(y, short);
-        block(&s.stages(out)).shortcut.clone()
+        s.network(out)
+    };
+    let build = |shortcut: &dyn Fn(&mut Sketch, ValueId) -> ValueId| {
+        let network = network(shortcut);
+        assert_eq!(block(&network).kind, BlockKind::Padded);
+        joined(&network).0
     };
     let channels = |s: &mut Sketch, x: ValueId, before: i64| {
         let counts = s.integers(&[0, before, 0, 0, 0, 2 - before, 0, 0]);
@@ -68,36 +79,45 @@ fn padded_shortcuts_come_in_several_spellings() {
         let short = s.subsample(x);
         s.conv(short, [2, 4], 1, 1)
     };
-    let Shortcut::Projection(projection) = build(&projected) else { panic!("no projection") };
-    assert_eq!(projection.stride, [2, 2]);
+    let network = network(&projected);
+    let block = block(&network);
+    assert_eq!(block.kind, BlockKind::Convolutional);
+    assert_eq!(weighted(&network.layers[block.shortcut[0]]).window.stride, [2, 2]);
 }
 
 #[test]
-fn other_topologies_are_refused() {
-    use ErrorKind::Topology;
+fn paths_have_any_number_of_convolutions() {
+    for count in [1, 2, 3, 4, 7] {
+        let (mut s, x) = sketch();
+        let mut y = x;
+        for _ in 0..count {
+            y = s.conv(y, [2, 2], 3, 1);
+        }
+        let out = s.add(x, y);
+        let network = s.network(out);
+        assert_eq!(block(&network).path, (0..count).collect::<Vec<_>>());
+        assert_eq!(joined(&network).0, Shortcut { tensor: 0, stride: [1, 1], channels_before: 0 });
+    }
+}
+
+#[test]
+fn of_two_convolutions_the_one_further_from_the_fork_adds_the_other() {
+    // One and one: the later. Two and one: the path of two, though it comes first in the file.
     let (mut s, x) = sketch();
-    let out = s.add(x, x);
-    s.refused(out, Topology, "Add", "0 and 0 convolutions");
+    let [a, b] = [3, 1].map(|kernel| s.conv(x, [2, 2], kernel, 1));
+    let out = s.add(b, a);
+    let network = s.network(out);
+    assert_eq!(joined(&network).0.tensor, 1);
+    assert_eq!(conv(&network).window.kernel, [1, 1]);
 
     let (mut s, x) = sketch();
     let y = s.conv(x, [2, 2], 3, 1);
-    let out = s.add(x, y);
-    s.refused(out, Topology, "Add", "a path of 1 convolution");
-
-    let (mut s, x) = sketch();
-    let mut y = x;
-    for _ in 0..4 {
-        y = s.conv(y, [2, 2], 3, 1);
-    }
-    let out = s.add(x, y);
-    s.refused(out, Topology, "Add", "a path of 4 convolutions");
-
-    // Three branches.
-    let (mut s, x) = sketch();
-    let [a, b] = [3, 1].map(|kernel| s.conv(x, [2, 2], kernel, 1));
-    let sum = s.add(a, b);
-    let out = s.add(sum, x);
-    s.refused(out, Topology, "input", "read by 3 nodes");
+    let y = s.conv(y, [2, 2], 3, 1);
+    let short = s.conv(x, [2, 2], 1, 1);
+    let out = s.add(short, y);
+    let network = s.network(out);
+    assert_eq!(block(&network), block_of("block1", BlockKind::Convolutional, 0, &[0, 2], &[1]));
+    assert_eq!(joined(&network).0.tensor, 2);
 
     // Both branches have two convolutions.
     let (mut s, x) = sketch();
@@ -106,44 +126,61 @@ fn other_topologies_are_refused() {
         s.conv(y, [2, 2], kernel, 1)
     });
     let out = s.add(a, b);
-    s.refused(out, Topology, "Add", "2 and 2 convolutions");
+    let network = s.network(out);
+    assert_eq!(block(&network), block_of("block1", BlockKind::Convolutional, 0, &[2, 3], &[0, 1]));
+}
 
-    // A block inside of a path.
+fn block_of(name: &str, kind: BlockKind, fork: usize, path: &[usize], shortcut: &[usize]) -> Block {
+    let (path, shortcut) = (path.to_vec(), shortcut.to_vec());
+    Block { name: name.into(), kind, fork, path, shortcut }
+}
+
+#[test]
+fn blocks_may_lie_in_each_other() {
     let (mut s, x) = sketch();
     let y = s.conv(x, [2, 2], 3, 1);
     let z = s.conv(y, [2, 2], 3, 1);
     let z = s.conv(z, [2, 2], 3, 1);
     let y = s.add(y, z);
+    let y = s.relu(y);
+    let y = s.conv(y, [2, 2], 3, 1);
     let out = s.add(x, y);
-    s.refused(out, Topology, "Conv", "forks again");
+    let network = s.network(out);
+    let expected = [
+        block_of("block1", BlockKind::Identity, 1, &[1, 2], &[]),
+        block_of("block2", BlockKind::Identity, 0, &[0, 1, 2, 3], &[]),
+    ];
+    assert_eq!(blocks(&network), expected);
 }
 
 #[test]
-fn paths_and_shortcuts_hold_convolutions_alone() {
+fn additions_that_no_convolution_makes_are_refused() {
     use ErrorKind::Topology;
-    let build = |middle: &dyn Fn(&mut Sketch, ValueId) -> ValueId,
-                 short: &dyn Fn(&mut Sketch, ValueId) -> ValueId| {
-        let (mut s, x) = sketch();
-        let y = s.conv(x, [2, 2], 3, 1);
-        let y = middle(&mut s, y);
-        let y = s.conv(y, [2, 2], 3, 1);
-        let short = short(&mut s, x);
-        let out = s.add(y, short);
-        (s, out)
-    };
-    let none = |_: &mut Sketch, x: ValueId| x;
-    let (s, out) = build(&|s, y| s.node("MaxPool", Operator::MaxPool(sliding(3, 1, 1)), &[y]), &none);
-    s.refused(out, Topology, "MaxPool", "cannot stand in the path");
-    let (s, out) = build(&none, &|s, x| s.conv(x, [2, 2], 3, 1));
-    s.refused(out, Topology, "Conv", "a 3x3 convolution on the shortcut");
-    let relu_behind = |s: &mut Sketch, x| {
-        let y = s.conv(x, [2, 2], 1, 1);
-        s.relu(y)
-    };
-    let (s, out) = build(&none, &relu_behind);
-    s.refused(out, Topology, "Relu", "an activation on the shortcut");
-    let (s, out) = build(&none, &|s, x| s.node("MaxPool", Operator::MaxPool(sliding(3, 1, 1)), &[x]));
-    s.refused(out, Topology, "MaxPool", "cannot stand on the shortcut");
+    let (mut s, x) = sketch();
+    let out = s.add(x, x);
+    s.refused(out, Topology, "Add", "adds the input and the input; neither is a convolution");
+
+    // Three branches: the first sum has no room for another shortcut.
+    let (mut s, x) = sketch();
+    let [a, b] = [3, 1].map(|kernel| s.conv(x, [2, 2], kernel, 1));
+    let sum = s.add(a, b);
+    let out = s.add(sum, x);
+    s.refused(out, Topology, "Add", "neither is a convolution");
+
+    // What others read without the shortcut cannot be the sum.
+    let (mut s, x) = sketch();
+    let y = s.conv(x, [2, 2], 3, 1);
+    let sum = s.add(x, y);
+    let z = s.conv(y, [2, 2], 3, 1);
+    let out = s.add(sum, z);
+    s.refused(out, Topology, "Add", "neither is a convolution without activation whose result nothing else");
+
+    // A block whose path ends in a pooling.
+    let (mut s, x) = sketch();
+    let y = s.conv(x, [2, 2], 3, 1);
+    let y = s.node("MaxPool", Operator::MaxPool(sliding(3, 1, 1)), &[y]);
+    let out = s.add(x, y);
+    s.refused(out, Topology, "Add", "(MaxPool); neither is a convolution");
 
     let (mut s, x) = sketch();
     let y = s.conv(x, [2, 2], 3, 1);
@@ -154,16 +191,47 @@ fn paths_and_shortcuts_hold_convolutions_alone() {
 }
 
 #[test]
+fn paths_and_shortcuts_hold_any_layers() {
+    let build = |middle: &dyn Fn(&mut Sketch, ValueId) -> ValueId,
+                 short: &dyn Fn(&mut Sketch, ValueId) -> ValueId| {
+        let (mut s, x) = sketch();
+        let short = short(&mut s, x);
+        let y = s.conv(x, [2, 2], 3, 1);
+        let y = middle(&mut s, y);
+        let y = s.conv(y, [2, 2], 3, 1);
+        let out = s.add(y, short);
+        s.network(out)
+    };
+    let none = |_: &mut Sketch, x: ValueId| x;
+    let max_pool = |s: &mut Sketch, x| s.node("MaxPool", Operator::MaxPool(sliding(3, 1, 1)), &[x]);
+    let network = build(&max_pool, &none);
+    assert_eq!(block(&network), block_of("block1", BlockKind::Identity, 0, &[0, 1, 2], &[]));
+    let network = build(&none, &max_pool);
+    assert_eq!(block(&network), block_of("block1", BlockKind::Convolutional, 0, &[1, 2], &[0]));
+    let network = build(&none, &|s, x| s.conv(x, [2, 2], 3, 1));
+    assert_eq!(block(&network).shortcut, [0]);
+    let activated = |s: &mut Sketch, x| {
+        let y = s.conv(x, [2, 2], 1, 1);
+        s.relu(y)
+    };
+    let network = build(&none, &activated);
+    let activations: Vec<Activation> = network.layers.iter().map(|layer| layer.activation).collect();
+    assert_eq!(activations, [Activation::RELU, Activation::NONE, Activation::NONE]);
+    assert_eq!(joined(&network).0.tensor, 1);
+}
+
+#[test]
 fn batch_norm_is_folded_or_refused_by_name() {
     let (mut s, x) = sketch();
     let y = s.conv(x, [2, 2], 1, 1);
     let y = s.norm(y);
     let factor = s.floats(&[2, 1, 1], vec![10.0, 1.0]);
     let out = s.node("Mul", Operator::Multiply, &[factor, y]);
-    let stages = s.stages(out);
+    let found = s.understood(out).unwrap();
     // Weights [[1, 2], [3, 4]] and no bias; the first channel + 1, times 10; the second doubled.
-    assert_eq!(conv(&stages).weights, [10.0, 20.0, 6.0, 8.0]);
-    assert_eq!(conv(&stages).bias, [10.0, 0.0]);
+    assert_eq!(conv(&found.network).weights, [10.0, 20.0, 6.0, 8.0]);
+    assert_eq!(conv(&found.network).bias, [10.0, 0.0]);
+    assert_eq!(found.notes, ["weights: convolution 1x1, 2 -> 2, batch norm, a constant factor"]);
 
     // Pre-activation: batch norm and ReLU stand before the convolution.
     let (mut s, x) = sketch();
@@ -203,12 +271,12 @@ fn activations_are_clamps_of_the_layer_before() {
         for &[low, high] in bounds {
             y = s.clip(y, low, high);
         }
-        s.understood(y).map(|found| conv(&found.stages).activation)
+        s.understood(y).map(|found| last(&found.network).activation)
     };
-    assert_eq!(clipped(&[[0.0, 6.0]]), Ok(Activation::Relu6));
-    assert_eq!(clipped(&[[0.0, f32::MAX]]), Ok(Activation::Relu));
-    assert_eq!(clipped(&[[0.0, f32::INFINITY], [f32::MIN, 6.0]]), Ok(Activation::Relu6));
-    assert_eq!(clipped(&[[f32::MIN, f32::INFINITY]]), Ok(Activation::None));
+    assert_eq!(clipped(&[[0.0, 6.0]]), Ok(Activation::RELU6));
+    assert_eq!(clipped(&[[0.0, f32::MAX]]), Ok(Activation::RELU));
+    assert_eq!(clipped(&[[0.0, f32::INFINITY], [f32::MIN, 6.0]]), Ok(Activation::RELU6));
+    assert_eq!(clipped(&[[f32::MIN, f32::INFINITY]]), Ok(Activation::NONE));
     assert_eq!(clipped(&[[0.0, 1.0]]).unwrap_err().reason, "clamps to 0 .. 1");
     assert_eq!(clipped(&[[0.0, f32::NAN]]).unwrap_err().kind, ErrorKind::Value);
 
@@ -217,8 +285,8 @@ fn activations_are_clamps_of_the_layer_before() {
     let y = s.conv(x, [2, 2], 3, 1);
     let y = s.node("MaxPool", Operator::MaxPool(sliding(2, 2, 0)), &[y]);
     let out = s.relu(y);
-    let stages = s.stages(out);
-    assert_eq!((conv(&stages[..1]).activation, stages.len()), (Activation::Relu, 2));
+    let network = s.network(out);
+    assert_eq!((network.layers[0].activation, network.layers.len()), (Activation::RELU, 2));
 
     let (mut s, x) = sketch();
     let out = s.relu(x);
@@ -226,12 +294,7 @@ fn activations_are_clamps_of_the_layer_before() {
 }
 
 #[test]
-fn whole_graphs_have_one_input_and_one_output() {
-    let (mut s, x) = sketch();
-    let y = s.conv(x, [2, 2], 3, 1);
-    s.0.outputs.push(x);
-    s.refused(y, ErrorKind::Topology, "the graph", "has the outputs 'input', 'Conv'");
-
+fn whole_graphs_have_one_input() {
     let two_inputs = |read: bool| {
         let (mut s, x) = sketch();
         let other = s.value("second");
@@ -249,21 +312,30 @@ fn whole_graphs_have_one_input_and_one_output() {
 
     let (mut s, _) = sketch();
     let out = s.floats(&[2], vec![0.0; 2]);
-    s.refused(out, ErrorKind::Topology, "the graph", "no input that its output needs");
+    s.refused(out, ErrorKind::Topology, "the graph", "no input that its outputs need");
     let (s, x) = sketch();
-    s.refused(x, ErrorKind::Topology, "the graph", "no input that its output needs");
+    s.refused(x, ErrorKind::Topology, "the graph", "no input that its outputs need");
 
     let (mut s, x) = sketch();
     let y = s.node("Softmax", Operator::Softmax { axis: 1, logarithm: false }, &[x]);
     s.refused(y, ErrorKind::Operator, "Softmax", "over axis 1 of sizes [1, 2, 8, 8]");
+    let dense = |s: &mut Sketch, x| {
+        let weights = s.floats(&[2, 2], vec![1.0; 4]);
+        s.node("MatMul", Operator::MatMul, &[x, weights])
+    };
     let (mut s, x) = Sketch::new(&[1, 2]);
-    let y = s.node("LogSoftmax", Operator::Softmax { axis: -1, logarithm: true }, &[x]);
+    let y = dense(&mut s, x);
+    let y = s.node("LogSoftmax", Operator::Softmax { axis: -1, logarithm: true }, &[y]);
     let found = s.understood(y).unwrap();
-    assert!(matches!(found.stages[..], [Stage::Softmax]) && found.notes[0].contains("logarithm"));
+    let [output] = &found.network.outputs[..] else { panic!("{:?}", found.network.outputs) };
+    assert_eq!((output.tensor, output.softmax), (1, skipstone::host::Softmax::Float));
+    assert!(found.notes[1].contains("logarithm"));
     let (mut s, x) = Sketch::new(&[1, 2]);
     let y = s.node("Softmax", Operator::Softmax { axis: -1, logarithm: false }, &[x]);
-    let weights = s.floats(&[2, 2], vec![1.0; 4]);
-    let out = s.node("MatMul", Operator::MatMul, &[y, weights]);
+    s.refused(y, ErrorKind::Topology, "", "has no layers");
+    let (mut s, x) = Sketch::new(&[1, 2]);
+    let y = s.node("Softmax", Operator::Softmax { axis: -1, logarithm: false }, &[x]);
+    let out = dense(&mut s, y);
     s.refused(out, ErrorKind::Topology, "MatMul", "follows a softmax");
 }
 
@@ -276,7 +348,7 @@ fn all_unsupported_operators_are_listed() {
     let out = s.node("Einsum", unsupported(), &[y]);
     s.node("Dead", unsupported(), &[x]);
     let refusal = s.understood(out).unwrap_err();
-    assert_eq!(refusal.reason, "no layer here computes Gelu; neither can later nodes be converted: 'Einsum'");
+    assert_eq!(refusal.reason, "unsupported operator Gelu; later nodes are not supported either: 'Einsum'");
     assert_eq!(refusal.help, "train without");
 }
 
@@ -298,30 +370,30 @@ fn many_nodes_take_no_recursion_and_no_quadratic_time() {
     for _ in 0..60_000 {
         y = s.relu(y);
     }
-    assert_eq!(conv(&s.stages(y)).activation, Activation::Relu);
+    assert_eq!(last(&s.network(y)).activation, Activation::RELU);
 }
 
 /// An average pooling of `kernel` rows and columns behind a 3 x 3 convolution with padding, and `behind`.
-fn pooled(behind: &dyn Fn(&mut Sketch, ValueId) -> ValueId, kernel: usize, stride: usize) -> Vec<Stage> {
+fn pooled(behind: &dyn Fn(&mut Sketch, ValueId) -> ValueId, kernel: usize, stride: usize) -> FloatNetwork {
     let (mut s, x) = sketch();
     let y = s.conv(x, [2, 2], 3, 1);
     let y = behind(&mut s, y);
     let sliding = sliding(kernel, stride, 0);
     let out = s.node("Pool", Operator::AveragePool { sliding, count_include_pad: false }, &[y]);
-    s.stages(out)
+    s.network(out)
 }
 
 #[test]
 fn what_the_only_pooling_window_leaves_out_is_not_computed() {
-    let first_padding = |stages: &[Stage]| conv(&stages[..1]).padding;
-    let is_global = |stages: &[Stage]| matches!(stages.last(), Some(Stage::GlobalAveragePool { .. }));
+    let first_padding = |network: &FloatNetwork| weighted(&network.layers[0]).window.padding;
+    let is_global = |network: &FloatNetwork| last(network).operation == Operation::GlobalAveragePool;
     let nothing = |_: &mut Sketch, y| y;
     // 7 of 8 rows and columns: padding behind the image gives the eighth.
-    let stages = pooled(&nothing, 7, 7);
-    assert_eq!((is_global(&stages), first_padding(&stages)), (true, [1, 1, 0, 0]));
+    let network = pooled(&nothing, 7, 7);
+    assert_eq!((is_global(&network), first_padding(&network)), (true, [1, 1, 0, 0]));
     // Through a layer without padding.
-    let stages = pooled(&|s, y| s.conv(y, [2, 2], 1, 1), 7, 7);
-    assert_eq!((is_global(&stages), first_padding(&stages)), (true, [1, 1, 0, 0]));
+    let network = pooled(&|s, y| s.conv(y, [2, 2], 1, 1), 7, 7);
+    assert_eq!((is_global(&network), first_padding(&network)), (true, [1, 1, 0, 0]));
     // The image has rows that no padding can take back; a second window reads the others; a block is between.
     assert!(!is_global(&pooled(&nothing, 6, 6)));
     assert!(!is_global(&pooled(&|s, y| s.conv(y, [2, 2], 1, 2), 3, 3)));
@@ -331,29 +403,46 @@ fn what_the_only_pooling_window_leaves_out_is_not_computed() {
         let y = s.conv(y, [2, 2], 3, 1);
         s.add(x, y)
     };
-    let stages = pooled(&identity, 7, 7);
-    assert_eq!((is_global(&stages), first_padding(&stages)), (false, [1; 4]));
+    let network = pooled(&identity, 7, 7);
+    assert_eq!((is_global(&network), first_padding(&network)), (false, [1; 4]));
 }
 
 #[test]
-fn depthwise_convolutions_stand_in_paths_but_not_on_shortcuts() {
+fn depthwise_convolutions_stand_in_paths_and_on_shortcuts() {
     let depthwise = |s: &mut Sketch, x, kernel: usize| {
         let weights = s.floats(&[2, 1, kernel, kernel], vec![1.0; 2 * kernel * kernel]);
         s.node("Conv", Operator::Convolution(sliding(kernel, 1, kernel / 2), 2), &[x, weights])
     };
     let (mut s, x) = sketch();
+    let short = depthwise(&mut s, x, 1);
     let y = s.conv(x, [2, 2], 1, 1);
     let y = depthwise(&mut s, y, 3);
     let y = s.conv(y, [2, 2], 1, 1);
-    let out = s.add(x, y);
-    let stages = s.stages(out);
-    let path: Vec<bool> = block(&stages).path.iter().map(|conv| conv.depthwise).collect();
-    assert_eq!(path, [false, true, false]);
-
-    let (mut s, x) = sketch();
-    let short = depthwise(&mut s, x, 1);
-    let y = s.conv(x, [2, 2], 3, 1);
-    let y = s.conv(y, [2, 2], 3, 1);
     let out = s.add(short, y);
-    s.refused(out, ErrorKind::Topology, "Conv", "a depthwise 1x1 convolution on the shortcut");
+    let network = s.network(out);
+    let block = block(&network);
+    let depthwise = |layer: &usize| weighted(&network.layers[*layer]).depthwise;
+    assert_eq!(block.path.iter().map(depthwise).collect::<Vec<_>>(), [false, true, false]);
+    assert_eq!(block.shortcut.iter().map(depthwise).collect::<Vec<_>>(), [true]);
+}
+
+#[test]
+fn zero_channels_are_added_to_a_sum_or_refused() {
+    let (mut s, x) = sketch();
+    let counts = s.integers(&[0, 1, 0, 0, 0, 1, 0, 0]);
+    let y = s.node("Pad", Operator::Pad { constant: true }, &[x, counts]);
+    let out = s.conv(y, [4, 2], 3, 1);
+    s.refused(out, ErrorKind::Topology, "Pad", "adds zero channels outside of a block's shortcut");
+    let (mut s, x) = sketch();
+    let y = s.conv(x, [2, 4], 3, 1);
+    let counts = s.integers(&[0, 1, 0, 0, 0, 1, 0, 0]);
+    let one = s.floats(&[], vec![1.0]);
+    let short = s.node("Pad", Operator::Pad { constant: true }, &[x, counts, one]);
+    let out = s.add(y, short);
+    s.refused(out, ErrorKind::Operator, "Pad", "adds channels of 1");
+    let (mut s, x) = sketch();
+    let counts = s.integers(&[0, 1, 1, 0, 0, 1, 0, 0]);
+    let y = s.node("Pad", Operator::Pad { constant: true }, &[x, counts]);
+    let out = s.conv(y, [4, 2], 3, 1);
+    s.refused(out, ErrorKind::Operator, "Pad", "rows or columns and channels at once");
 }

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::front::lower::lower;
-use crate::front::recognize::{Recognized, recognize};
-use crate::network::{LayerScales, Part, Stage, TensorId, TensorScale};
+use crate::front::tests::{Understood, weighted};
+use crate::ir::{Activation, FloatNetwork, IntegerWeights, Operation, TensorScale, Weights};
 use schema::{operator_name, tensor};
 
 type Fields = Vec<(usize, Field)>;
@@ -195,11 +195,10 @@ impl Sketch {
         file
     }
 
-    fn understood(&self, output: i32) -> Result<Recognized, Refusal> {
+    fn understood(&self, output: i32) -> Result<FloatNetwork, Refusal> {
         let file = self.file(output);
         assert!(is_tflite(&file));
-        let lowered = lower(read(&file)?, file.len())?;
-        recognize(&lowered.layers, lowered.output)
+        Ok(Understood::new(lower(read(&file)?, file.len(), &[])?.network)?.network)
     }
 
     #[track_caller]
@@ -233,38 +232,44 @@ fn weights_are_transposed_and_activations_fused() {
     let mut s = Sketch::new(FLOAT32);
     let y = s.conv(0, 3);
     let found = s.understood(y).unwrap();
-    let [Stage::Conv2d(conv)] = &found.stages[..] else { panic!("{:?}", found.stages) };
-    assert_eq!((&*conv.name, conv.activation), ("conv", crate::network::Activation::Relu6));
-    assert_eq!(conv.weights, [1.0, 2.0, 3.0, 4.0]);
-    assert!(found.quantized.tensors.is_empty());
+    let [conv] = &found.layers[..] else { panic!("{:?}", found.layers) };
+    assert_eq!((&*conv.name, conv.activation), ("conv", Activation::RELU6));
+    assert_eq!(weighted(conv).weights, [1.0, 2.0, 3.0, 4.0]);
+    assert_eq!((found.input_scale, conv.parameters.scale), (None, None));
 
     let mut s = Sketch::new(FLOAT32);
     let weights = s.floats("w", &[1, 2, 1, 2], &[1.0, 2.0, 3.0, 4.0]);
     let options = [window(0, 4), vec![(3, Int(1))]].concat();
     let y = s.operator("DEPTHWISE_CONV_2D", &[0, weights], options, FLOAT32);
     let found = s.understood(y).unwrap();
-    let [Stage::Conv2d(conv)] = &found.stages[..] else { panic!("{:?}", found.stages) };
-    assert_eq!((conv.depthwise, conv.kernel, &conv.weights[..]), (true, [2, 1], &[1.0, 2.0, 3.0, 4.0][..]));
-    assert_eq!(conv.name, "layer0");
+    let conv = weighted(&found.layers[0]);
+    let expected = (true, [2, 1], &[1.0, 2.0, 3.0, 4.0][..]);
+    assert_eq!((conv.depthwise, conv.window.kernel, &conv.weights[..]), expected);
+    assert_eq!(found.layers[0].name, "layer0");
 }
 
 #[test]
 fn scales_zero_points_weights_and_biases_are_kept() {
     let (s, y) = int8();
     let found = s.understood(y).unwrap();
-    let [Stage::Conv2d(conv)] = &found.stages[..] else { panic!("{:?}", found.stages) };
-    assert_eq!(conv.weights, [0.25, 0.5, -0.375, 15.875]);
-    let output = TensorId { stage: 0, part: Part::Output };
+    let [conv] = &found.layers[..] else { panic!("{:?}", found.layers) };
+    assert_eq!(weighted(conv).weights, [0.25, 0.5, -0.375, 15.875]);
     let [input, made] = [(0.5, -3), (2.0, -128)].map(|(scale, zero_point)| TensorScale { scale, zero_point });
-    assert_eq!(found.quantized.tensors, [(TensorId::INPUT, input), (output, made)].into());
-    let layer = LayerScales { input, weights: vec![0.25, 0.125], bias: vec![1000, i32::MIN + 1] };
-    assert_eq!(found.quantized.layers, [(output, layer)].into());
+    assert_eq!((found.input_scale, conv.parameters.scale), (Some(input), Some(made)));
+    let integers = IntegerWeights {
+        weights: vec![1, 2, -3, 127],
+        scales: vec![0.25, 0.125],
+        bias: vec![1000, i32::MIN + 1],
+        real_bias: vec![125.0, (i32::MIN + 1) as f32 * 0.0625],
+        input,
+    };
+    assert_eq!(conv.parameters.weights, Weights::Integers(integers));
 }
 
 #[test]
 fn uint8_is_int8_with_another_zero() {
     let (int8, y) = int8();
-    let expected = int8.understood(y).unwrap().quantized;
+    let expected = int8.understood(y).unwrap();
     let mut s = Sketch::new(UINT8);
     s.quantize(0, &[0.5], &[125], 0);
     let weights = s.constant("model/conv/Conv2D", UINT8, &[2, 1, 1, 2], vec![129, 130, 125, 255]);
@@ -273,8 +278,7 @@ fn uint8_is_int8_with_another_zero() {
     s.quantize(bias, &[0.125, 0.0625], &[], 0);
     let y = s.operator("CONV_2D", &[0, weights, bias], window(1, 3), UINT8);
     s.quantize(y, &[2.0], &[0], 0);
-    let found = s.understood(y).unwrap();
-    assert_eq!(found.quantized, expected);
+    assert_eq!(s.understood(y).unwrap(), expected);
 }
 
 #[test]
@@ -288,9 +292,10 @@ fn what_a_blob_has_no_integers_for_is_taken_as_floats() {
         let y = s.operator("CONV_2D", &[0, weights], window(0, 3), INT8);
         s.quantize(y, &[2.0], &[0], 0);
         let found = s.understood(y).unwrap();
-        let [Stage::Conv2d(conv)] = &found.stages[..] else { panic!("{:?}", found.stages) };
-        assert_eq!(conv.weights[0], 0.25 * (1 - zero_point) as f32);
-        assert_eq!(found.quantized.layers.len(), usize::from(kept), "{zero_point}, {weight}");
+        let conv = &found.layers[0];
+        assert_eq!(weighted(conv).weights[0], 0.25 * (1 - zero_point) as f32);
+        let integers = matches!(conv.parameters.weights, Weights::Integers(_));
+        assert_eq!(integers, kept, "{zero_point}, {weight}");
     }
 }
 
@@ -304,9 +309,8 @@ fn quantize_and_dequantize_change_no_value() {
     let y = s.operator("CONV_2D", &[x, weights], window(0, 3), FLOAT32);
     let y = s.operator("DEQUANTIZE", &[y], vec![], FLOAT32);
     let found = s.understood(y).unwrap();
-    let [Stage::Conv2d(conv)] = &found.stages[..] else { panic!("{:?}", found.stages) };
-    assert_eq!(conv.weights, [1.0, 2.0, 1.0, 0.0]);
-    assert_eq!(found.quantized.tensors[&TensorId::INPUT], TensorScale { scale: 0.5, zero_point: -3 });
+    assert_eq!(weighted(&found.layers[0]).weights, [1.0, 2.0, 1.0, 0.0]);
+    assert_eq!(found.input_scale, Some(TensorScale { scale: 0.5, zero_point: -3 }));
 }
 
 #[test]
@@ -335,10 +339,9 @@ impl Sketch {
         let weights = self.floats("w", &[3, 32], &[0.5; 96]);
         let y = self.operator("FULLY_CONNECTED", &[y, weights], vec![], FLOAT32);
         let found = self.understood(y)?;
-        match found.stages.last() {
-            Some(Stage::Dense(dense)) => Ok(vec![1, dense.inputs]),
-            other => panic!("{other:?}"),
-        }
+        let dense = found.layers.last().unwrap();
+        assert!(matches!(dense.operation, Operation::Dense { .. }));
+        Ok(vec![1, found.shape(dense.inputs[0]).len()])
     }
 }
 
@@ -407,7 +410,7 @@ fn operators_and_settings_without_a_layer_are_refused_by_name() {
         assert!(refusal.reason.contains(reason), "{refusal}");
         refusal.help
     };
-    let help = refused("HARD_SWISH", vec![], "no layer here computes HARD_SWISH");
+    let help = refused("HARD_SWISH", vec![], "unsupported operator HARD_SWISH");
     assert!(help.contains("ReLU6"));
     assert!(refused("GELU", vec![], "GELU").contains("ReLU6"));
     assert!(refused("SPACE_TO_BATCH_ND", vec![], "SPACE_TO_BATCH_ND").contains("dilation"));
@@ -427,7 +430,7 @@ fn operators_and_settings_without_a_layer_are_refused_by_name() {
     let mut s = Sketch::new(FLOAT32);
     let y = s.conv(0, 0);
     s.codes[0] = vec![(0, Byte(32)), (schema::operator_code::CUSTOM, Bytes(b"TFLite_Detection".into()))];
-    s.refused(y, ErrorKind::Operator, "(TFLite_Detection)", "no layer here computes TFLite_Detection");
+    s.refused(y, ErrorKind::Operator, "(TFLite_Detection)", "unsupported operator TFLite_Detection");
 }
 
 #[test]

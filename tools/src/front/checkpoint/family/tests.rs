@@ -71,7 +71,7 @@ impl Tensors {
         let mut checkpoint = self.checkpoint();
         let family = recognize(&mut checkpoint, "w.pth", None).unwrap_or_else(|refusal| panic!("{refusal}"));
         let description = description::parse(family.description.as_bytes()).unwrap();
-        description.layers(&checkpoint, 1 << 20).unwrap_or_else(|refusal| panic!("{refusal}"));
+        description.network(&checkpoint, 1 << 20).unwrap_or_else(|refusal| panic!("{refusal}"));
         let [note, _] = family.notes;
         note.trim_start_matches("recognised by its tensors' names: ").to_string()
     }
