@@ -124,7 +124,7 @@ enum PerChannel {
     Each(Vec<f32>),
 }
 
-/// What helps somebody who has a checkpoint and no description, or a wrong one.
+/// The help for a checkpoint without a description, or with a wrong one.
 pub(crate) const TEMPLATE: &str = r#"a checkpoint's layers are described in a TOML file like this one:
     weights = "checkpoint.pth"
     input = { height = 32, width = 32, channels = 3, mean = 0.5, std = 0.25 }

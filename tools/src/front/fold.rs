@@ -177,7 +177,7 @@ pub(crate) fn checked_permutation(permutation: Option<&[usize]>, rank: usize) ->
     if sorted.iter().copied().eq(0..rank) {
         Ok(permutation)
     } else {
-        Err(format!("{permutation:?} is no order of {rank} axes"))
+        Err(format!("{permutation:?} is not an order of {rank} axes"))
     }
 }
 

@@ -149,7 +149,7 @@ pub(crate) enum Operator {
     Unsqueeze,
     /// Tensor; `None` reverses the axes.
     Transpose { permutation: Option<Vec<usize>> },
-    /// An operator that has no layer here, and what would help.
+    /// An operator that is not supported, and what would help.
     Unsupported { help: String },
 }
 

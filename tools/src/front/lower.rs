@@ -436,7 +436,7 @@ impl Lowering {
                 Ok(Some((constant.clone(), self.input_name(at.node, index))))
             }
             Some(Some(State::Tensor(_))) => {
-                let reason = format!("its input {index} depends on the image; weights are constant here");
+                let reason = format!("its input {index} depends on the image; weights must be constant");
                 Err(Refusal::new(ErrorKind::Operator, at.place, reason))
             }
         }

@@ -142,7 +142,7 @@ impl Reader {
             }
             let place = format!("input '{}'", info.name);
             let Some(tensor) = info.kind.and_then(|kind| kind.tensor) else {
-                return Err(Refusal::new(ErrorKind::Shape, place, "is no tensor"));
+                return Err(Refusal::new(ErrorKind::Shape, place, "is not a tensor"));
             };
             let element = tensor::element(tensor.elem_type).ok_or_else(|| {
                 let reason = format!("has elements of ONNX type {}", tensor.elem_type);
@@ -185,7 +185,7 @@ impl Reader {
                 Some(&id) => Some(id),
                 None if name.is_empty() => None,
                 None => {
-                    let reason = format!("reads '{name}', which nothing before it makes");
+                    let reason = format!("reads '{name}', which nothing before it produces");
                     return Err(Refusal::new(ErrorKind::Damaged, place, reason));
                 }
             });
@@ -227,7 +227,7 @@ impl Reader {
             let info: proto::ValueInfo = decode(bytes, "an output")?;
             let id = *self.names.get(&info.name).ok_or_else(|| {
                 let place = format!("output '{}'", info.name);
-                Refusal::new(ErrorKind::Damaged, place, "is made by no node")
+                Refusal::new(ErrorKind::Damaged, place, "is not produced by any node")
             })?;
             self.graph.outputs.push(id);
         }
@@ -369,14 +369,14 @@ mod tests {
         let unknown = refused(vec![relu("later", "y"), relu("x", "later")]);
         assert_eq!(unknown.kind, ErrorKind::Damaged);
         assert_eq!(unknown.place, "the Relu node that makes 'y'");
-        assert!(unknown.reason.contains("reads 'later', which nothing before it makes"));
+        assert!(unknown.reason.contains("reads 'later', which nothing before it produces"));
         let twice = refused(vec![relu("x", "y"), relu("x", "y")]);
         assert_eq!((&*twice.place, &*twice.reason), ("value 'y'", "is made twice"));
         let many = vec![ints("axes", &[]); 65];
         assert_eq!(refused(vec![node("Relu", &["x"], "y", many)]).reason, "has 65 attributes");
         let negative = node("MaxPool", &["x"], "y", vec![ints("kernel_shape", &[-1, 2])]);
         assert_eq!(refused(vec![negative]).reason, "has -1 among its kernel_shape");
-        assert_eq!(refused(vec![]).reason, "is made by no node");
+        assert_eq!(refused(vec![]).reason, "is not produced by any node");
         let empty = proto::Graph { node: vec![Bytes::new(); MAX_ITEMS + 1], ..Default::default() };
         let graph = Some(empty.encode_to_vec().into());
         let model = proto::Model { graph, opset_import: Vec::new() };

@@ -9,8 +9,7 @@ use super::graph::{Constant, Data, Graph, Input, Layout, Node, Operator, Padding
 use super::lower::lower;
 use super::{notes, passes};
 use crate::ir::{
-    Activation, Affine, Block, BlockKind, FloatNetwork, Layer, Operation, Real, Shortcut, Weights, Window,
-    blocks,
+    Activation, Affine, Block, BlockKind, FloatNetwork, Layer, Operation, Real, Shortcut, Window, blocks,
 };
 
 /// A graph as it is drawn, node by node.

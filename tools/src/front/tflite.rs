@@ -151,7 +151,7 @@ impl<'a> Reader<'a> {
         }
         let refuse = |kind, reason: String| Refusal::new(kind, self.place(index), reason);
         if tensor.index(schema::tensor::EXTERNAL_BUFFER)? != 0 {
-            let reason = "its elements lie in another file, which is not read".into();
+            let reason = "its elements are in another file, which is not read".into();
             return Err(refuse(ErrorKind::ExternalData, reason).help("export with the weights in the file"));
         }
         let Some(raw) = self.buffer(tensor.index(schema::tensor::BUFFER)?)? else { return Ok(()) };
@@ -184,7 +184,7 @@ impl<'a> Reader<'a> {
         let range =
             usize::try_from(offset).ok().zip(usize::try_from(buffer.long(schema::buffer::SIZE)?).ok());
         let data = range.and_then(|(offset, size)| self.bytes.get(offset..)?.get(..size));
-        data.map(Some).ok_or_else(|| damaged(format!("buffer {index} lies outside of the file")))
+        data.map(Some).ok_or_else(|| damaged(format!("buffer {index} is outside of the file")))
     }
 
     fn quantization(

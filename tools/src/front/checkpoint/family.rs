@@ -126,8 +126,8 @@ impl Names<'_> {
         };
         let norms = ["bn1", "layer1.0.bn1"].map(|norm| self.checkpoint.has(&format!("{norm}.running_mean")));
         if norms == [false, true] {
-            let reason = "has no batch norm 'bn1' behind it: a pre-activation network, say, whose batch norm \
-                 cannot be folded";
+            let reason = "has no batch norm 'bn1' after it; pre-activation networks, whose batch norm \
+                 cannot be folded, are not supported";
             return Err(refuse(&place, reason.into()));
         }
         Ok(stem)

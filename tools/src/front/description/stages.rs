@@ -294,7 +294,9 @@ impl Stage {
             return Err(refuse("`convolutions` is empty".into()));
         };
         if !parts.contains(strided) {
-            return Err(refuse(format!("`stride_on` is '{strided}', which is no convolution of the block")));
+            return Err(refuse(format!(
+                "`stride_on` is '{strided}', which is not a convolution of the block"
+            )));
         }
         let inner = self.activation.unwrap_or(Activation::Relu);
         let conv = |part: &str, stride: [usize; 2], activation: Activation| {

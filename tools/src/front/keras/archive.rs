@@ -181,7 +181,7 @@ impl Archive {
             Refusal::new(ErrorKind::Damaged, place(), "has many times as many elements as the file")
         })?;
         let &Datatype::FloatingPoint { size, byte_order } = dataset.dtype() else {
-            let reason = "has elements that are no floating-point numbers";
+            let reason = "has elements that are not floating-point numbers";
             return Err(Refusal::new(ErrorKind::Operator, place(), reason)
                 .help("give the float model: it is quantized here, with calibration images"));
         };

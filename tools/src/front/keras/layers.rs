@@ -57,12 +57,12 @@ pub(super) fn graph(model: &Model<'_>, archive: Archive) -> Result<Graph, Refusa
             let name = missing.map_or("", |(name, ..)| name);
             let reason = format!("reads a result of '{name}' that no layer makes");
             return Err(Refusal::new(ErrorKind::Topology, layer.place(), reason)
-                .help("layers with several results, and loops, have no place here"));
+                .help("layers with several results, and loops, are not supported"));
         }
     }
     for (name, ..) in &model.outputs {
         if !model.layers.iter().any(|layer| layer.name == *name) {
-            let reason = "is made by no layer";
+            let reason = "is not produced by any layer";
             return Err(Refusal::new(ErrorKind::Damaged, format!("output '{name}'"), reason));
         }
     }

@@ -69,7 +69,11 @@ impl Builder {
             "Softmax" => self.softmax(layer, input, layer.number("axis", -1.0)?, false),
             "Add" => match inputs {
                 [left, right] => self.node(layer, Operator::Add, &[left.value, right.value], rank),
-                _ => self.unsupported(layer, input, "a block adds two tensors; three-way sums have no layer"),
+                _ => self.unsupported(
+                    layer,
+                    input,
+                    "a block adds two tensors; three-way sums are not supported",
+                ),
             },
             "MaxPooling2D" => {
                 let pool = Operator::MaxPool(sliding(layer, "pool_size")?);
@@ -272,12 +276,12 @@ fn sliding(layer: &Layer<'_>, kernel: &str) -> Result<Sliding, Refusal> {
 
 const ACTIVATIONS: &str = "activations are ReLU and ReLU6: train with one of them";
 
-/// What helps somebody whose model has a layer that no layer here is.
+/// The help for an unsupported layer.
 fn advice(class: &str) -> &'static str {
     match class {
         "LeakyReLU" | "PReLU" | "ELU" | "ThresholdedReLU" => ACTIVATIONS,
         "LSTM" | "GRU" | "SimpleRNN" | "RNN" | "Bidirectional" | "ConvLSTM2D" | "TimeDistributed" => {
-            "recurrence has no layer here; a convolutional network can be converted"
+            "recurrence is not supported; use a convolutional network"
         }
         "Functional" | "Model" | "Sequential" => {
             "a model within the model: build one model of all layers, keras.Model(inner.input, outputs)"
@@ -293,20 +297,20 @@ fn advice(class: &str) -> &'static str {
         | "GlobalAveragePooling1D" => "use the layer for two axes, with a height of 1",
         "Concatenate" => "residual networks add their branches; DenseNet and Inception join them",
         "Multiply" | "Attention" | "MultiHeadAttention" => {
-            "blocks add; gates (squeeze-and-excitation, attention) have no layer here"
+            "blocks add; gates (squeeze-and-excitation, attention) are not supported"
         }
         "GlobalMaxPooling2D" => "use global average pooling, or a max pooling of a fixed size",
         "LayerNormalization" | "GroupNormalization" | "UnitNormalization" => {
             "only batch normalization can be folded into convolutions"
         }
         "Conv2DTranspose" | "UpSampling2D" => {
-            "layers here never enlarge their input; classifiers can be converted"
+            "layers that enlarge their input are not supported; classifiers are"
         }
         "Resizing" | "CenterCrop" | "RandomCrop" | "Cropping2D" | "Permute" => {
             "move this step out of the network: give the images as it leaves them"
         }
         _ => {
-            "layers here are Conv2D, DepthwiseConv2D, SeparableConv2D, Dense, MaxPooling2D, AveragePooling2D, \
+            "supported layers are Conv2D, DepthwiseConv2D, SeparableConv2D, Dense, MaxPooling2D, AveragePooling2D, \
              GlobalAveragePooling2D, Add, BatchNormalization, ReLU and Softmax"
         }
     }

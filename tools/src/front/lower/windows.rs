@@ -53,7 +53,7 @@ impl Lowering {
         if (0..2).any(|axis| dilation[axis] != 1 && kernel[axis] != 1) {
             let reason = format!("is dilated by {} x {}", dilation[0], dilation[1]);
             return Err(Refusal::new(ErrorKind::Operator, at.place, reason)
-                .help("kernels here are dense: train with dilation 1, or a stride instead"));
+                .help("dilated kernels are not supported: train with dilation 1, or a stride instead"));
         }
         if kernel.contains(&0) || stride.contains(&0) {
             return Err(damaged("has a kernel or stride of 0".into()));

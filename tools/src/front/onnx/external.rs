@@ -51,8 +51,8 @@ impl External {
             }
         }
         let location =
-            location.ok_or_else(|| refuse("its elements lie in another file without a name".into()))?;
-        let name = format!("its elements lie in another file, '{location}', ");
+            location.ok_or_else(|| refuse("its elements are in another file without a name".into()))?;
+        let name = format!("its elements are in another file, '{location}', ");
         // ONNX demands it: a model from a stranger reaches nothing outside of its folder.
         if !Path::new(&location).components().all(|part| matches!(part, Component::Normal(_))) {
             return Err(refuse(format!("{name}which is not beside the model")));

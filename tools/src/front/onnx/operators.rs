@@ -168,7 +168,7 @@ impl Reader {
             "Max" if inputs.len() == 2 => Operator::Maximum,
             "Sum" | "Min" | "Max" if inputs.len() == 1 => Operator::Identity,
             "Sum" if inputs.len() == 2 => Operator::Add,
-            "Sum" => unsupported("a block adds two tensors; three-way sums have no layer"),
+            "Sum" => unsupported("a block adds two tensors; three-way sums are not supported"),
             "MaxPool" => Operator::MaxPool(a.sliding(place)?),
             "AveragePool" => Operator::AveragePool {
                 sliding: a.sliding(place)?,
@@ -255,11 +255,11 @@ fn unsupported(help: &str) -> Operator {
     Operator::Unsupported { help: help.into() }
 }
 
-/// What helps somebody whose network has an operator that no layer here is.
+/// The help for an unsupported operator.
 fn advice(kind: &str) -> &'static str {
     match kind {
         "LSTM" | "GRU" | "RNN" | "Scan" | "Loop" | "If" => {
-            "recurrence and control flow have no layer here; a convolutional network can be converted"
+            "recurrence and control flow are not supported; use a convolutional network"
         }
         "Sigmoid" | "HardSigmoid" | "HardSwish" | "LeakyRelu" | "PRelu" | "Elu" | "Selu" | "Celu"
         | "Gelu" | "Tanh" | "Mish" | "Softplus" | "Erf" | "Swish" => {
@@ -284,13 +284,13 @@ fn advice(kind: &str) -> &'static str {
             "only batch normalization can be folded into convolutions"
         }
         "ConvTranspose" | "Resize" | "Upsample" | "DepthToSpace" => {
-            "layers here never enlarge their input; classifiers can be converted"
+            "layers that enlarge their input are not supported; classifiers are"
         }
         "ArgMax" | "TopK" => "end the network at the scores: the best classes are picked at run time",
         "GlobalMaxPool" | "ReduceMax" => "use global average pooling, or a max pooling of a fixed size",
         "ReduceSum" | "ReduceProd" => "use the mean: global average pooling",
         _ => {
-            "layers here are convolution, depthwise convolution, dense, max and average pooling, \
+            "supported are convolution, depthwise convolution, dense, max and average pooling, \
              residual addition, ReLU, ReLU6 and softmax; 'onnxsim' may simplify the graph to those"
         }
     }

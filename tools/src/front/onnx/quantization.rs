@@ -59,7 +59,7 @@ impl Reader {
         let refuse = |kind, reason: &str| Refusal::new(kind, place, reason);
         let id = id.ok_or_else(|| refuse(ErrorKind::Damaged, "its scale is missing"))?;
         let constant = self.graph.values[id].constant.as_ref().ok_or_else(|| {
-            refuse(ErrorKind::Operator, "its scale is no constant of the file").help(
+            refuse(ErrorKind::Operator, "its scale is not a constant in the file").help(
                 "quantize statically; 'onnxsim' folds constants: python -m onnxsim model.onnx simple.onnx",
             )
         })?;
@@ -132,7 +132,7 @@ impl Reader {
         let Some(id) = id else { return Ok(vec![0; count]) };
         let refuse = |kind, reason: String| Refusal::new(kind, place, reason);
         let Some(Data::Integer(values)) = self.graph.values[id].constant.as_ref().map(|c| &c.data) else {
-            let reason = "its zero point is no integer of the file".into();
+            let reason = "its zero point is not an integer constant in the file".into();
             return Err(refuse(ErrorKind::Operator, reason).help(SETTINGS));
         };
         if values.len() != count {

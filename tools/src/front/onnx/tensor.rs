@@ -69,7 +69,7 @@ pub(super) fn element(data_type: i32) -> Option<Element> {
 pub(super) fn constant(tensor: &Tensor, place: &str) -> Result<Constant, Refusal> {
     let damaged = |reason: String| Refusal::new(ErrorKind::Damaged, place, reason);
     if is_external(tensor) {
-        let reason = "its elements lie in another file, as only an initializer's may";
+        let reason = "its elements are in another file, as only an initializer's may";
         return Err(Refusal::new(ErrorKind::ExternalData, place, reason)
             .help("save the model whole: onnx.save(onnx.load('model.onnx'), 'whole.onnx')"));
     }

@@ -91,7 +91,7 @@ fn refusal(edit: &Edit<'_>, add: usize, operands: [TensorId; 2]) -> Refusal {
     if let Some(clamp) = activated.max() {
         let reason = "an activation between the path's last convolution and the addition";
         return refuse(ErrorKind::Topology, &edit[clamp], reason)
-            .help("move the activation behind the addition, as ResNet has it");
+            .help("move the activation after the addition, as in ResNet");
     }
     let name = |tensor: TensorId| match tensor.checked_sub(1) {
         Some(layer) => edit[layer].place.clone(),

@@ -165,9 +165,9 @@ fn windows_follow_onnx() {
     let network = s.network(out);
     assert_eq!((network.layers.len(), &last(&network).operation), (1, &Operation::GlobalAveragePool));
     let (mut s, x) = sketch();
-    let last = s.integers(&[-1]);
-    let y = s.node("ReduceMean", Operator::ReduceMean { keep: false }, &[x, last]);
-    let out = s.node("ReduceMean", Operator::ReduceMean { keep: false }, &[y, last]);
+    let end = s.integers(&[-1]);
+    let y = s.node("ReduceMean", Operator::ReduceMean { keep: false }, &[x, end]);
+    let out = s.node("ReduceMean", Operator::ReduceMean { keep: false }, &[y, end]);
     let network = s.network(out);
     assert!(matches!(network.layers[0].operation, Operation::AveragePool { .. }));
     assert_eq!((network.layers.len(), &last(&network).operation), (2, &Operation::GlobalAveragePool));
@@ -195,7 +195,7 @@ fn convolutions_that_no_layer_is_are_refused() {
     refused(&[2, 2, 3, 3], sliding(5, 1, 0), 1, Damaged, "says a kernel of [5, 5]");
     refused(&[2, 2, 9, 9], sliding(9, 1, 0), 1, Shape, "does not fit");
     refused(&[2, 2, 3, 3], sliding(3, 0, 0), 1, Damaged, "stride of 0");
-    refused(&[0, 2, 3, 3], sliding(3, 1, 0), 1, Shape, "channel count of 0");
+    refused(&[0, 2, 3, 3], sliding(3, 1, 0), 1, Shape, "has a side of zero");
 
     let (mut s, x) = sketch();
     let weights = s.floats(&[2, 2, 1, 1], vec![1.0; 4]);
@@ -209,7 +209,7 @@ fn convolutions_that_no_layer_is_are_refused() {
     let (mut s, x) = sketch();
     let weights = s.conv(x, [2, 2], 3, 1);
     let out = s.node("Conv", Operator::Convolution(sliding(3, 1, 0), 1), &[x, weights]);
-    s.refused(out, Op, "Conv", "weights are constant here");
+    s.refused(out, Op, "Conv", "weights must be constant");
 }
 
 #[test]

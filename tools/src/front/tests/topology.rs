@@ -231,7 +231,7 @@ fn batch_norm_is_folded_or_refused_by_name() {
     // Weights [[1, 2], [3, 4]] and no bias; the first channel + 1, times 10; the second doubled.
     assert_eq!(conv(&found.network).weights, [10.0, 20.0, 6.0, 8.0]);
     assert_eq!(conv(&found.network).bias, [10.0, 0.0]);
-    assert_eq!(found.notes, ["weights: convolution 1x1, 2 -> 2, batch norm, a constant factor"]);
+    assert_eq!(found.notes, ["Conv2: convolution 1x1, 2 -> 2, batch norm, a constant factor"]);
 
     // Pre-activation: batch norm and ReLU stand before the convolution.
     let (mut s, x) = sketch();

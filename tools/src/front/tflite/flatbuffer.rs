@@ -21,7 +21,7 @@ pub(super) struct Table<'a> {
 
 /// What reaches past the file's end, or is no place in it.
 fn damaged(position: usize) -> Refusal {
-    let reason = format!("what it has at byte {position} lies outside of the file");
+    let reason = format!("what it has at byte {position} is outside of the file");
     Refusal::new(ErrorKind::Damaged, "", reason)
         .help("the file may be cut short: compare its size with the original's")
 }

@@ -247,7 +247,7 @@ impl<'a> Reader<'a> {
                 Ok(values.clone())
             }
             _ => {
-                let reason = format!("its input {index} is no short constant");
+                let reason = format!("its input {index} is not a short constant");
                 Err(call.refuse(ErrorKind::Operator, reason).help("convert with fixed sizes"))
             }
         }
@@ -415,7 +415,7 @@ fn module(name: &str) -> &str {
     inner.split_once('/').map_or(inner, |(_, module)| module)
 }
 
-/// What helps somebody whose network has an operator that no layer here is.
+/// The help for an unsupported operator.
 fn advice(kind: &str) -> &'static str {
     match kind {
         "LSTM"
@@ -429,24 +429,22 @@ fn advice(kind: &str) -> &'static str {
         | "UNIDIRECTIONAL_SEQUENCE_RNN"
         | "BIDIRECTIONAL_SEQUENCE_LSTM"
         | "VAR_HANDLE"
-        | "READ_VARIABLE" => {
-            "recurrence and control flow have no layer here; a convolutional network can be converted"
-        }
+        | "READ_VARIABLE" => "recurrence and control flow are not supported; use a convolutional network",
         "LOGISTIC" | "TANH" | "HARD_SWISH" | "LEAKY_RELU" | "PRELU" | "ELU" | "GELU" => {
             "activations are ReLU and ReLU6: train with one of them"
         }
         "BATCH_TO_SPACE_ND" | "SPACE_TO_BATCH_ND" => {
-            "dilated convolutions have no layer here: train with dilation 1, or a stride instead"
+            "dilated convolutions are not supported: train with dilation 1, or a stride instead"
         }
         "TRANSPOSE_CONV" | "RESIZE_BILINEAR" | "RESIZE_NEAREST_NEIGHBOR" | "DEPTH_TO_SPACE" => {
-            "layers here never enlarge their input; classifiers can be converted"
+            "layers that enlarge their input are not supported; classifiers are"
         }
         "ARG_MAX" | "TOPK_V2" => "end the network at the scores: the best classes are picked at run time",
         "REDUCE_MAX" => "use global average pooling, or a max pooling of a fixed size",
         "SUM" => "use the mean: global average pooling",
         "BATCH_MATMUL" => "use a dense layer with constant weights",
         _ => {
-            "layers here are convolution, depthwise convolution, dense, max and average pooling, \
+            "supported are convolution, depthwise convolution, dense, max and average pooling, \
              residual addition, ReLU, ReLU6 and softmax"
         }
     }

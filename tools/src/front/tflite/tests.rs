@@ -419,7 +419,7 @@ fn operators_and_settings_without_a_layer_are_refused_by_name() {
     assert!(refused("RESIZE_BILINEAR", vec![], "RESIZE").contains("enlarge"));
     refused("SOFTMAX", vec![(0, Float(2.0))], "beta 2");
     refused("ADD", vec![(0, Byte(4))], "fused activation number 4");
-    refused("TRANSPOSE", vec![], "input 1 is no short constant");
+    refused("TRANSPOSE", vec![], "input 1 is not a short constant");
     refused("MIRROR_PAD", vec![], "repeats or mirrors");
 
     let mut s = Sketch::new(FLOAT32);

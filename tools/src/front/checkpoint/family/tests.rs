@@ -128,7 +128,7 @@ fn the_tensor_that_does_not_fit_is_named() {
     five.refused(ErrorKind::Format, "tensor 'conv1.weight': has sizes [2, 3, 5, 5]");
     let mut preactivation = whole();
     preactivation.0.retain(|(name, _)| !name.starts_with("bn1."));
-    preactivation.refused(ErrorKind::Format, "tensor 'conv1.weight': has no batch norm 'bn1' behind it");
+    preactivation.refused(ErrorKind::Format, "tensor 'conv1.weight': has no batch norm 'bn1' after it");
     whole().without("fc.weight").refused(ErrorKind::MissingTensor, "'fc.weight' or 'linear.weight'");
     let excited = whole().add("layer1.0.se.fc1.weight", &[1, 2]);
     excited.refused(ErrorKind::UnusedTensor, "tensor 'layer1.0.se.fc1.weight': does not fit into a ResNet");

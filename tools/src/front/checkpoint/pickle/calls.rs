@@ -33,12 +33,12 @@ impl Machine<'_> {
     /// What `callable` makes of its arguments.
     pub(super) fn call(&mut self, callable: Value, arguments: Value) -> Result<(), Fault> {
         let Value::Global(mut global) = callable else {
-            return Err(Damaged("calls something that is no function"));
+            return Err(Damaged("calls something that is not a function"));
         };
-        let mut items = self.items(arguments).ok_or(Damaged("arguments that are no tuple"))?;
+        let mut items = self.items(arguments).ok_or(Damaged("arguments that are not a tuple"))?;
         if let (Global::RebuildFromType, &[Value::Global(inner), _, inner_arguments, ..]) = (global, items) {
             global = inner;
-            items = self.items(inner_arguments).ok_or(Damaged("arguments that are no tuple"))?;
+            items = self.items(inner_arguments).ok_or(Damaged("arguments that are not a tuple"))?;
         }
         match (global, items) {
             (Global::Dict, _) => {
@@ -101,7 +101,7 @@ impl Machine<'_> {
             Value::Global(Global::Foreign(index)) => {
                 return Err(self.is_object_of(self.foreign[index as usize]));
             }
-            _ => return Err(Damaged("an object of something that is no class")),
+            _ => return Err(Damaged("an object of something that is not a class")),
         }
         Ok(())
     }
@@ -124,7 +124,7 @@ impl Machine<'_> {
 
     /// `('storage', class, key, device, length, view)`.
     pub(super) fn persistent(&mut self, value: Value) -> Result<(), Fault> {
-        let items = self.items(value).ok_or(Damaged("a persistent id that is no tuple"))?;
+        let items = self.items(value).ok_or(Damaged("a persistent id that is not a tuple"))?;
         let kind = match items.first() {
             Some(&Value::Text(kind)) => text(self.bytes, kind),
             _ => "",

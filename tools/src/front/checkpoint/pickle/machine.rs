@@ -146,7 +146,7 @@ impl Machine<'_> {
             0x93 => {
                 let items = self.last(2)?;
                 let [Value::Text(module), Value::Text(name)] = items[..] else {
-                    return Err(Damaged("a global's name is no text"));
+                    return Err(Damaged("a global's name is not text"));
                 };
                 self.global([module, name]);
             }
@@ -267,7 +267,7 @@ impl Machine<'_> {
         let rest = &rest[..rest.len().min(LONGEST)];
         let length = rest.iter().position(|&byte| byte == b'\n').ok_or(CUT)?;
         if str::from_utf8(&rest[..length]).is_err() {
-            return Err(Damaged("a name that is no text"));
+            return Err(Damaged("a name that is not text"));
         }
         let span = self.take(length)?;
         self.skip(1)?;
@@ -318,7 +318,7 @@ impl Machine<'_> {
     fn append(&mut self, items: Vec<Value>) -> Result<(), Fault> {
         match self.top()? {
             Some(Object::List(list)) => list.extend(items),
-            Some(_) => return Err(Damaged("appends to something that is no list")),
+            Some(_) => return Err(Damaged("appends to something that is not a list")),
             None => {}
         }
         Ok(())
@@ -328,7 +328,7 @@ impl Machine<'_> {
         let (pairs, []) = items.as_chunks::<2>() else { return Err(Damaged("a key without a value")) };
         match self.top()? {
             Some(Object::Dict(entries)) => entries.extend(pairs),
-            Some(_) => return Err(Damaged("sets entries of something that is no dictionary")),
+            Some(_) => return Err(Damaged("sets entries of something that is not a dictionary")),
             None => {}
         }
         Ok(())
