@@ -318,7 +318,8 @@ mod tests {
 
     #[test]
     fn layers_whose_output_is_always_zero_are_named() {
-        let network = network(vec![conv2d("stem", 0, 1, 4), conv2d("dead", 1, 4, 4), scores("fc", 2, 256, 3)]);
+        let network =
+            network(vec![conv2d("stem", 0, 1, 4), conv2d("dead", 1, 4, 4), scores("fc", 2, 256, 3)]);
         let tensors = [0.0, 1.0, 0.0, 0.0].map(observed);
         let tensors: BTreeMap<_, _> = tensors.into_iter().enumerate().collect();
         let warnings: Vec<_> = zeros(&network, &tensors).collect();

@@ -10,7 +10,8 @@ pub mod convert;
 pub mod data;
 pub mod fit;
 pub mod float;
-// STAND-IN: owned by other branches: pub mod import;
+#[path = "import_standin.rs"]
+pub mod import; // STAND-IN
 pub mod ir;
 pub mod layerwise;
 // STAND-IN: owned by other branches: pub mod network;

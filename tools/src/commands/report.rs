@@ -127,7 +127,8 @@ pub(crate) fn report(model: Model<'_>, blob: &[u8]) -> Result<Report> {
     let spans = blocks(&entries);
     let mut layers = Vec::new();
     for (index, (entry, flash_bytes)) in entries.iter().zip(flash).enumerate() {
-        let placement = |plan: &Occupancy| plan.layers.get(index).copied().context("the plan has too few layers");
+        let placement =
+            |plan: &Occupancy| plan.layers.get(index).copied().context("the plan has too few layers");
         let (frame, rows) = (placement(&frame)?, placement(&rows)?);
         let layer = &entry.layer;
         let real = !layer.gives_scores() && !is_raw(&entries, index);
