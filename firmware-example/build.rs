@@ -86,6 +86,7 @@ fn inputs() -> Result<(), String> {
             input.channels,
         ));
     }
+    let row_bytes = input.row_len();
     let frame = model.arena_bytes().max(update.arena_bytes());
     let frame = number_from("SKIPSTONE_ARENA_BYTES", frame)?;
     let rows = model.arena_bytes_rows().max(update.arena_bytes_rows());
@@ -98,6 +99,8 @@ pub static MODEL: &[u8] = skipstone::include_model!({model_path:?});
 pub static IMAGES: &[u8] = include_bytes!({images_path:?});
 /// Bytes of one image.
 pub const IMAGE_BYTES: usize = {pixels};
+/// Bytes of one row of an image.
+pub const ROW_BYTES: usize = {row_bytes};
 /// Bytes of arena that the model needs with the frame in it.
 pub const ARENA_BYTES: usize = {frame};
 /// Bytes of arena that the model needs when it is fed by rows.
@@ -106,13 +109,16 @@ pub const ARENA_BYTES_ROWS: usize = {rows};
 pub const KERNELS: u16 = {kernels};
 "
     );
+    source += &format!(
+        "/// A second blob.
+pub static UPDATE: &[u8] = skipstone::include_model!({update_path:?});
+"
+    );
     if env::var_os("CARGO_FEATURE_SIGNATURE").is_some() {
         let key_path = path_from("SKIPSTONE_KEY", "public-key.pub")?;
         source += &format!(
-            "/// Whoever has its private key may sign networks for this board.
+            "/// The owner of its private key may sign networks for this board.
 pub static PUBLIC_KEY: &[u8; 32] = include_bytes!({key_path:?});
-/// A second blob.
-pub static UPDATE: &[u8] = skipstone::include_model!({update_path:?});
 "
         );
     }

@@ -41,7 +41,7 @@ impl core::fmt::Display for Shape {
 }
 
 /// A sliding window: kernel size, stride and padding, rows before columns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Window {
     /// Kernel height and width, 1 to [`Window::MAX_KERNEL`].

@@ -26,7 +26,7 @@ pub const HEADER_BYTES: usize = 32;
 pub const WEIGHTS_ALIGN: usize = 16;
 
 /// Maximum number of tensors in a segment: its input and an output for each layer.
-pub const MAX_TENSORS: usize = 64;
+pub const MAX_TENSORS: usize = 48;
 
 /// Maximum number of outputs of a network.
 pub const MAX_OUTPUTS: usize = 8;

@@ -260,10 +260,14 @@ impl<'a> Model<'a> {
     }
 
     /// The layers, in order of execution.
+    // inlined, so that it is made where its caller wants it: it is large
     #[doc(hidden)]
+    #[inline(always)]
     pub fn layers(&self) -> Layers<'a> {
-        Layers { records: self.records(), shapes: [Shape::new(0, 0, 0); MAX_TENSORS], made: 0 }
-            .begin(self.input())
+        let mut layers =
+            Layers { records: self.records(), shapes: [Shape::new(0, 0, 0); MAX_TENSORS], made: 0 };
+        layers.push(self.input());
+        layers
     }
 
     /// The layers' records.
@@ -299,11 +303,6 @@ pub struct Layers<'a> {
 }
 
 impl<'a> Layers<'a> {
-    fn begin(mut self, input: Shape) -> Self {
-        self.push(input);
-        self
-    }
-
     fn push(&mut self, shape: Shape) {
         if let Some(place) = self.shapes.get_mut(self.made % MAX_TENSORS) {
             *place = shape;

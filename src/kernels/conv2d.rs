@@ -118,6 +118,37 @@ impl<'a> Conv2d<'a> {
         kernels::weight_bytes(window, input, outputs.into(), depthwise, algorithm)
     }
 
+    /// Bytes of the weights if `algorithm` computes the layer.
+    pub fn packed_bytes(&self, algorithm: Algorithm) -> usize {
+        let channels = usize::from(self.output.channels);
+        kernels::weight_bytes(&self.window, self.input, channels, self.depthwise, algorithm)
+    }
+
+    /// Packs plain weights for `algorithm` into as many words as [`Conv2d::packed_bytes`] says, all zero; `false` if it
+    /// takes them as they are.
+    pub fn pack(&self, plain: &[i8], algorithm: Algorithm, packed: &mut [u32]) -> bool {
+        let channels = usize::from(self.input.channels);
+        match algorithm {
+            Algorithm::Direct if !self.depthwise => {
+                kernels::dsp::direct::pack(plain, &self.window, channels, packed);
+                true
+            }
+            Algorithm::Winograd | Algorithm::Winograd4 => {
+                kernels::dsp::winograd::transform_weights(plain, &self.window, algorithm, channels, packed);
+                true
+            }
+            Algorithm::Direct
+            | Algorithm::Reference
+            | Algorithm::WinogradAtRunTime
+            | Algorithm::Winograd4AtRunTime => false,
+        }
+    }
+
+    /// The layer as `algorithm` would compute it, for planning: its weights are not packed.
+    pub fn planned_as(&self, algorithm: Algorithm) -> Self {
+        Conv2d { algorithm, ..*self }
+    }
+
     /// Whether `algorithm` can compute the layer.
     pub fn is_served_by(&self, algorithm: Algorithm) -> bool {
         kernels::serves(&Conv2d { algorithm, ..*self })

@@ -295,6 +295,39 @@ pub(crate) fn check(last: &Conv2d<'_>, addition: &Addition, arrives: bool) -> Re
     if arrives && rounded { Ok(()) } else { Err(LayerError::Block) }
 }
 
+impl Layer<'_> {
+    /// Evaluates a windowed layer on a whole tensor; `shortcut` is the tensor that it adds, if it adds one.
+    ///
+    /// # Errors
+    /// [`LayerError::Length`] if a slice has the wrong length, [`LayerError::Shortcut`] if the shortcut is missing.
+    pub fn run(
+        &self,
+        input: &[i8],
+        shortcut: Option<(&[i8], Shape)>,
+        scratch: &mut [i8],
+        output: &mut [i8],
+    ) -> Result<(), LayerError> {
+        match (&self.operation, shortcut) {
+            (Operation::Windowed(layer), None) => layer.run(input, scratch, output),
+            (Operation::Addition(layer, join), Some((values, shape))) => {
+                check_length(values.len(), shape.len())?;
+                check_length(output.len(), layer.output().len())?;
+                let zero_point = join.addition.shortcut_zero_point();
+                join.subsample.run(shape, values, layer.output(), output, zero_point);
+                run_windowed(layer, Some(&join.addition), input, output, words(scratch))
+            }
+            (Operation::Reduction(_) | Operation::Windowed(_) | Operation::Addition(..), _) => {
+                Err(LayerError::Shortcut)
+            }
+        }
+    }
+
+    /// Elements of scratch memory that [`Layer::run`] needs.
+    pub fn scratch_len(&self) -> usize {
+        self.convolution().map_or(0, kernel_scratch_len)
+    }
+}
+
 impl Windowed<'_> {
     /// Elements of scratch memory that [`Windowed::run`] needs, for the layer's algorithm.
     pub fn scratch_len(&self) -> usize {

@@ -129,6 +129,17 @@ impl<'a> Layer<'a> {
         }
     }
 
+    /// The layer as `algorithm` would compute it, if it is a convolution; for planning: its weights are not packed.
+    pub fn with_algorithm(&self, algorithm: Algorithm) -> Self {
+        let mut layer = *self;
+        if let Operation::Windowed(Windowed::Conv2d(conv)) | Operation::Addition(Windowed::Conv2d(conv), _) =
+            &mut layer.operation
+        {
+            *conv = conv.planned_as(algorithm);
+        }
+        layer
+    }
+
     /// The layer's node in strips of `strip` rows, its first entry in the row table being `base`, in a segment
     /// whose input is tensor `first` of the network; `None` if the layer reads a tensor before that.
     pub fn place(&self, first: u16, strip: u8, base: u32) -> Option<Node> {

@@ -9,7 +9,7 @@
 use crate::base::shape::Window;
 
 /// A tensor's rows, as the memory plan sees them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Tensor {
     /// Number of rows.
     pub rows: u16,
@@ -30,7 +30,7 @@ impl Tensor {
 }
 
 /// How a block's last convolution reads the shortcut: input row `stride` x output row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ShortcutRead {
     /// Tensor that is read.
     pub tensor: u16,
@@ -40,7 +40,7 @@ pub struct ShortcutRead {
 
 /// One layer of a segment, as the schedule sees it. Within a segment, tensor 0 is its input and tensor i + 1 the
 /// output of node i; a node reads only tensors before its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Node {
     /// Tensor that is read through the window.
     pub reads: u16,

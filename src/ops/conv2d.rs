@@ -37,6 +37,16 @@ impl Algorithm {
         Algorithm::Winograd4AtRunTime,
     ];
 
+    /// Strip heights worth trying.
+    pub const fn strips(self) -> &'static [u8] {
+        match self {
+            Algorithm::Reference | Algorithm::Direct => &[1],
+            Algorithm::Winograd => &[2],
+            Algorithm::WinogradAtRunTime => &[2, 4, 6],
+            Algorithm::Winograd4 | Algorithm::Winograd4AtRunTime => &[4],
+        }
+    }
+
     /// The algorithm with this number in the blob.
     pub fn from_number(number: u8) -> Option<Self> {
         Self::ALL.get(usize::from(number)).copied()

@@ -3,7 +3,6 @@
 //! The tool depends on the runtime, never the reverse: what it evaluates, it evaluates by running the
 //! runtime itself.
 
-// STAND-IN: owned by other branches: pub mod algorithms;
 pub mod blob;
 pub mod calibrate;
 pub mod convert;
@@ -14,10 +13,8 @@ pub mod float;
 pub mod import; // STAND-IN
 pub mod ir;
 pub mod layerwise;
-// STAND-IN: owned by other branches: pub mod network;
-pub mod optimize;
 pub mod outputs;
 pub mod picture;
-// STAND-IN: owned by other branches: pub mod planner;
+pub mod plan;
 pub mod quantize;
 pub mod signing;

@@ -1,4 +1,6 @@
-//! The blob on the host: its aligned bytes, and how they are put together; see `docs/format.md`.
+//! The blob on the host: its aligned bytes, and how they are encoded; see `docs/format.md`.
+
+mod encode;
 
 use std::io::Write;
 use std::ops::Deref;
@@ -6,8 +8,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 
-use crate::ir::IntegerNetwork;
-use crate::optimize::Wishes;
+pub use encode::{encode, fixed_bytes};
 
 /// Bytes aligned to 16, as a blob must lie in memory.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -69,12 +70,4 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     file.write_all(bytes).with_context(context)?;
     file.persist(path).with_context(context)?;
     Ok(())
-}
-
-/// STAND-IN: plans a network as wished and encodes it.
-///
-/// # Errors
-/// Always, on this branch.
-pub fn assemble(_network: &IntegerNetwork, _wishes: &Wishes, _max_tensors: usize) -> anyhow::Result<Blob> {
-    bail!("the planner is on another branch")
 }
