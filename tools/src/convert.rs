@@ -278,7 +278,7 @@ fn reports(
         LayerReport {
             name: layer.name.clone(),
             kind: entry.layer.kind(),
-            block: blocks.iter().position(|block| block.layers.contains(&index)),
+            block: blocks.iter().position(|block| block.layers().any(|layer| layer == index)),
             output: layer.shape,
             macs: entry.layer.macs(),
             weights: entry.layer.weights().len(),

@@ -17,8 +17,8 @@ use skipstone_tools::data::Dataset;
 use skipstone_tools::fit::WeightChoice;
 use skipstone_tools::import::{ImportOptions, Imported, InputSize, import};
 use skipstone_tools::ir::FloatNetwork;
-use skipstone_tools::optimize::{Goal, Target, Wishes};
 use skipstone_tools::outputs;
+use skipstone_tools::plan::choose::{Goal, Target, Wishes};
 use skipstone_tools::quantize::{Rounding, is_quantized};
 
 use super::eval::{scores, tally};

@@ -194,7 +194,13 @@ fn integers_of_a_file_are_kept_and_bounded() {
     let input = TensorScale { scale: 1.0 / 255.0, zero_point: -128 };
     network.input_scale = Some(input);
     let weights: Vec<i8> = (0..36).map(|index| (index * 7 - 126) as i8).collect();
-    let integers = IntegerWeights { weights, scales: vec![0.5], bias: vec![10, -20, 30, 40], input };
+    let integers = IntegerWeights {
+        weights,
+        scales: vec![0.5],
+        bias: vec![10, -20, 30, 40],
+        real_bias: vec![0.0; 4],
+        input,
+    };
     network.layers[0].parameters.weights = Weights::Integers(integers.clone());
     assert!(is_quantized(&network));
     let found = fused(&network, &ranges(&network, -1.0));

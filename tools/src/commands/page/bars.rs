@@ -1,7 +1,7 @@
 //! Bars in tables: what the weights range over, and where the flash goes.
 
 use maud::{Markup, html};
-use skipstone_tools::ir::{FloatNetwork, Operation, Weights};
+use skipstone_tools::ir::{FloatNetwork, Operation};
 
 use super::{layer_names, significant};
 use crate::commands::report::Report;
@@ -90,32 +90,12 @@ fn spreads<'n>(network: &'n FloatNetwork) -> Vec<Spread<'n>> {
         layers.push(Spread { name, min, max, channels: largest });
     };
     for layer in &network.layers {
-        let (outputs, depthwise) = match layer.operation {
-            Operation::Conv2d { outputs, depthwise, .. } => (outputs, depthwise),
-            Operation::Dense { outputs } => (outputs, false),
-            Operation::MaxPool(_)
-            | Operation::AveragePool { .. }
-            | Operation::GlobalAveragePool
-            | Operation::Affine { .. }
-            | Operation::Clamp { .. }
-            | Operation::Add
-            | Operation::Subsample { .. }
-            | Operation::Pad { .. }
-            | Operation::Softmax { .. } => continue,
-        };
-        let weights = match &layer.parameters.weights {
-            Weights::Real { weights, .. } => weights.clone(),
-            Weights::Integers(integers) => {
-                let filter = integers.weights.len() / outputs.max(1);
-                let weights = integers.weights.iter().enumerate().map(|(index, weight)| {
-                    let channel = if depthwise { index % outputs } else { index / filter };
-                    f32::from(*weight) * integers.scales[channel.min(integers.scales.len() - 1)]
-                });
-                weights.collect()
-            }
-            Weights::None | Weights::Affine(_) => continue,
-        };
-        push(&layer.name, &weights, outputs, depthwise);
+        let (weights, bias) = layer.parameters.weights.real(&layer.operation);
+        if weights.is_empty() {
+            continue;
+        }
+        let depthwise = matches!(layer.operation, Operation::Conv2d { depthwise: true, .. });
+        push(&layer.name, &weights, bias.len(), depthwise);
     }
     layers
 }

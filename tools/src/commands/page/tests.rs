@@ -6,7 +6,7 @@ use skipstone::Model;
 use skipstone_tools::convert::{Method, convert};
 use skipstone_tools::data::Dataset;
 use skipstone_tools::import::{ImportOptions, import};
-use skipstone_tools::optimize::Wishes;
+use skipstone_tools::plan::choose::Wishes;
 
 use super::*;
 use crate::commands::report::report;
