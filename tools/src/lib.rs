@@ -9,8 +9,8 @@ pub mod convert;
 pub mod data;
 pub mod fit;
 pub mod float;
-#[path = "import_standin.rs"]
-pub mod import; // STAND-IN
+#[path = "front_standin.rs"]
+pub mod front; // STAND-IN
 pub mod ir;
 pub mod layerwise;
 pub mod outputs;

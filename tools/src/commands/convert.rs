@@ -15,7 +15,7 @@ use skipstone_tools::calibrate::RangeChoice;
 use skipstone_tools::convert::{Converted, LayerReport, Method, Progress, convert};
 use skipstone_tools::data::Dataset;
 use skipstone_tools::fit::WeightChoice;
-use skipstone_tools::import::{ImportOptions, Imported, InputSize, import};
+use skipstone_tools::front::{ImportOptions, Imported, InputSize, import};
 use skipstone_tools::ir::FloatNetwork;
 use skipstone_tools::outputs;
 use skipstone_tools::plan::choose::{Goal, Target, Wishes};

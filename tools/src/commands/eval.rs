@@ -9,7 +9,7 @@ use skipstone::{Model, Shape};
 use skipstone_tools::blob::Blob;
 use skipstone_tools::data::Dataset;
 use skipstone_tools::float::Evaluator;
-use skipstone_tools::import::{ImportOptions, InputSize, import};
+use skipstone_tools::front::{ImportOptions, InputSize, import};
 use skipstone_tools::ir::{FloatNetwork, TensorId};
 use skipstone_tools::quantize::gives_scores;
 

@@ -27,7 +27,7 @@ use serde::Serialize;
 use skipstone::Model;
 use skipstone::error::ParseError;
 use skipstone::host::Softmax;
-use skipstone_tools::import::ImportOptions;
+use skipstone_tools::front::ImportOptions;
 
 /// How pixels become the network's input, if the model file does not say it.
 #[derive(Args)]

@@ -133,11 +133,10 @@ impl Quantizer<'_> {
     /// The network's outputs, with the softmax that the runtime computes.
     fn outputs(&self) -> Result<Vec<Output>, QuantizeError> {
         let network = self.network;
-        if network.outputs.is_empty() || network.outputs.iter().any(|output| output.tensor == INPUT) {
-            return Err(QuantizeError::NoOutput);
-        }
         let output = |output: &Output| {
-            let layer = &network.layers[output.tensor - 1];
+            let Some(layer) = network.producer(output.tensor) else {
+                return Err(QuantizeError::InputAsOutput { output: output.name.clone() });
+            };
             if output.softmax != Softmax::None && !gives_scores(network, output.tensor) {
                 return Err(QuantizeError::Softmax { layer: layer.name.clone() });
             }

@@ -183,9 +183,9 @@ fn a_softmax_needs_class_scores() {
     network.outputs[0].tensor = 1;
     let error = quantize(&network, &ranges(&network, -1.0), Rounding::Fused).unwrap_err();
     assert_eq!(error, QuantizeError::Softmax { layer: "stem".into() });
-    network.outputs.clear();
+    network.outputs[0].tensor = INPUT;
     let error = quantize(&network, &ranges(&network, -1.0), Rounding::Fused).unwrap_err();
-    assert_eq!(error, QuantizeError::NoOutput);
+    assert_eq!(error, QuantizeError::InputAsOutput { output: "scores".into() });
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::path::Path;
 use skipstone::Model;
 use skipstone_tools::convert::{Method, convert};
 use skipstone_tools::data::Dataset;
-use skipstone_tools::import::{ImportOptions, import};
+use skipstone_tools::front::{ImportOptions, import};
 use skipstone_tools::plan::choose::Wishes;
 
 use super::*;
