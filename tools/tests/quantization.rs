@@ -26,7 +26,7 @@ fn digits() -> FloatNetwork {
 
 /// Images of the digits, spread evenly over the file.
 fn images(file: &str, count: usize) -> Dataset {
-    Dataset::open_for_calibration(&models().join(file), digits().input, count).unwrap()
+    Dataset::open_for_calibration(&models().join(file), Shape::new(8, 8, 1), count).unwrap()
 }
 
 fn blob(network: &FloatNetwork, calibration: &Dataset, weights: WeightChoice) -> Blob {
