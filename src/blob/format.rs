@@ -11,6 +11,7 @@ use crate::base::clamp;
 use crate::base::quantization as numbers;
 use crate::base::shape;
 use crate::base::tflite;
+use crate::net::layer::{self, Join};
 use crate::ops;
 
 /// First bytes of a blob.
@@ -524,6 +525,94 @@ pub(crate) enum SoftmaxKind {
     None,
     Float,
     Fixed,
+}
+
+/// Stores parameters in the weights, and returns their offset.
+pub type Store<'s> = dyn FnMut(&[u8]) -> u32 + 's;
+
+impl Operation {
+    /// The record of an operation whose packed weights are at offset `weights`; `store` takes its other parameters.
+    pub fn new(operation: &layer::Operation<'_>, weights: u32, store: &mut Store<'_>) -> Self {
+        match operation {
+            layer::Operation::Windowed(windowed) | layer::Operation::Addition(windowed, _) => {
+                match windowed {
+                    ops::Windowed::Conv2d(layer) => Operation::Conv2d(Conv2d {
+                        channels: layer.output.channels,
+                        depthwise: layer.depthwise,
+                        algorithm: layer.algorithm.number(),
+                        window: layer.window.into(),
+                        weights,
+                        bias: store(bytemuck::cast_slice(layer.bias)),
+                        padding_pixel: store(bytemuck::cast_slice(layer.padding_pixel)),
+                        requantize: Requantize::new(&layer.requantize, store),
+                    }),
+                    ops::Windowed::Pool2d(layer) => {
+                        Operation::Pool2d(Pool2d { window: layer.window.into(), kind: layer.kind.into() })
+                    }
+                }
+            }
+            layer::Operation::Reduction(reduction) => match reduction {
+                ops::Reduction::Dense(layer) => Operation::Dense(Dense {
+                    outputs: reduction.outputs(),
+                    weights,
+                    bias: store(bytemuck::cast_slice(layer.bias)),
+                    finish: Finish::new(&layer.finish, store),
+                }),
+                ops::Reduction::GlobalAveragePool(layer) => {
+                    let finish = Finish::new(&layer.finish, store);
+                    Operation::GlobalAveragePool(GlobalAveragePool { zero_point: layer.zero_point, finish })
+                }
+            },
+        }
+    }
+}
+
+impl Shortcut {
+    /// The record of the shortcut that an operation adds, which is this tensor.
+    pub fn new(operation: &layer::Operation<'_>, tensor: u16) -> Option<Self> {
+        match operation {
+            layer::Operation::Addition(_, Join { addition, subsample, .. }) => Some(Shortcut {
+                tensor,
+                stride: subsample.stride,
+                channels_before: subsample.channels_before,
+                addition: (*addition).into(),
+            }),
+            layer::Operation::Windowed(_) | layer::Operation::Reduction(_) => None,
+        }
+    }
+}
+
+impl Requantize {
+    fn new(requantize: &numbers::Requantize<'_>, store: &mut Store<'_>) -> Self {
+        let multipliers = store(bytemuck::cast_slice(requantize.multipliers()));
+        let rounding = match requantize.rounding() {
+            numbers::Rounding::Once { shift } => Rounding::Once { shift },
+            numbers::Rounding::Twice { shifts } => {
+                Rounding::Twice { shifts: store(bytemuck::cast_slice(shifts)) }
+            }
+        };
+        Requantize { multipliers, rounding, clamp: requantize.clamp().into() }
+    }
+}
+
+impl Finish {
+    fn new(finish: &ops::Finish<'_>, store: &mut Store<'_>) -> Self {
+        let count = |requantize: &numbers::Requantize<'_>| requantize.multipliers().len() as u16;
+        match finish {
+            ops::Finish::Requantize(record) => {
+                Finish::Requantize { count: count(record), requantize: Requantize::new(record, store) }
+            }
+            ops::Finish::Scores(scales) => {
+                Finish::Scores { scales: store(bytemuck::cast_slice(scales)), count: scales.len() as u16 }
+            }
+            ops::Finish::Mean(clamp) => Finish::Mean { clamp: (*clamp).into() },
+            ops::Finish::RoundedScores { requantize: record, scale } => Finish::RoundedScores {
+                count: count(record),
+                requantize: Requantize::new(record, store),
+                scale: *scale,
+            },
+        }
+    }
 }
 
 impl From<Shape> for shape::Shape {

@@ -6,7 +6,6 @@ use crate::base::shape::Shape;
 use crate::blob::model::Model;
 use crate::blob::reader::Entry;
 use crate::net::layer::{Layer, Operation};
-use crate::ops::{Pooling, Reduction, Windowed};
 
 /// One layer of a model in a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,15 +29,9 @@ impl Layer<'_> {
     /// What the layer is called.
     pub fn kind(&self) -> &'static str {
         match &self.operation {
-            Operation::Windowed(Windowed::Conv2d(layer)) if layer.depthwise => "depthwise convolution",
-            Operation::Windowed(Windowed::Conv2d(_)) => "convolution",
+            Operation::Windowed(layer) => layer.kind(),
             Operation::Addition(..) => "convolution, adds the shortcut",
-            Operation::Windowed(Windowed::Pool2d(layer)) => match layer.kind {
-                Pooling::Max => "max pooling",
-                Pooling::Average | Pooling::AveragePadded { .. } => "average pooling",
-            },
-            Operation::Reduction(Reduction::Dense(_)) => "dense",
-            Operation::Reduction(Reduction::GlobalAveragePool(_)) => "global average pooling",
+            Operation::Reduction(layer) => layer.kind(),
         }
     }
 }

@@ -14,7 +14,6 @@ pub(crate) mod pool2d;
 pub(crate) mod reduction;
 pub(crate) mod softmax;
 pub(crate) mod subsample;
-pub(crate) mod windowed;
 
 pub use conv2d::{Algorithm, Conv2d};
 pub use dense::Dense;
@@ -25,4 +24,52 @@ pub use pool2d::{Pool2d, Pooling};
 pub use reduction::Reduction;
 pub use softmax::Softmax;
 pub use subsample::Subsample;
-pub use windowed::Windowed;
+
+use crate::base::shape::{Shape, Window};
+
+/// A layer that makes an output row from the input rows under its window.
+#[derive(Debug, Clone, Copy)]
+pub enum Windowed<'a> {
+    /// Convolution.
+    Conv2d(Conv2d<'a>),
+    /// Pooling.
+    Pool2d(Pool2d),
+}
+
+impl Windowed<'_> {
+    /// Shape of the input.
+    pub const fn input(&self) -> Shape {
+        match self {
+            Windowed::Conv2d(layer) => layer.input(),
+            Windowed::Pool2d(layer) => layer.input(),
+        }
+    }
+
+    /// Shape of the output.
+    pub const fn output(&self) -> Shape {
+        match self {
+            Windowed::Conv2d(layer) => layer.output(),
+            Windowed::Pool2d(layer) => layer.output(),
+        }
+    }
+
+    /// Kernel, stride and padding.
+    pub const fn window(&self) -> Window {
+        match self {
+            Windowed::Conv2d(layer) => layer.window,
+            Windowed::Pool2d(layer) => layer.window,
+        }
+    }
+
+    /// What reports call it.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Windowed::Conv2d(layer) if layer.depthwise => "depthwise convolution",
+            Windowed::Conv2d(_) => "convolution",
+            Windowed::Pool2d(layer) => match layer.kind {
+                Pooling::Max => "max pooling",
+                Pooling::Average | Pooling::AveragePadded { .. } => "average pooling",
+            },
+        }
+    }
+}

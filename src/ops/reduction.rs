@@ -33,6 +33,14 @@ impl<'a> Reduction<'a> {
         }
     }
 
+    /// What reports call it.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Reduction::Dense(_) => "dense",
+            Reduction::GlobalAveragePool(_) => "global average pooling",
+        }
+    }
+
     /// What becomes of the sums.
     pub const fn finish(&self) -> Finish<'a> {
         match self {

@@ -4,12 +4,11 @@ use std::collections::{HashMap, HashSet};
 
 use anyhow::{Context, Result, bail};
 use skipstone::host::format::{self, HEADER_BYTES, Header, WEIGHTS_ALIGN};
-use skipstone::host::{Algorithm, Conv2d, Kernels, Layer, SECTION_ALIGN, checksum};
+use skipstone::host::{Algorithm, Kernels, Layer, SECTION_ALIGN, checksum};
 
 use super::Blob;
 use crate::ir::{self, IntegerNetwork};
 use crate::plan::Plan;
-use crate::plan::layers::window;
 
 /// The blob's parameters as they grow: aligned sections, equal ones stored once.
 #[derive(Debug, Default)]
@@ -141,108 +140,39 @@ fn record<'n>(
     output: Option<&'n ir::Output>,
     sections: &mut Sections,
 ) -> Result<format::Layer<'n>> {
-    let integers = &layer.parameters;
-    let operation = match &layer.operation {
-        ir::Operation::Conv2d { window, outputs, depthwise } => {
-            let ir::Finish::Requantize(requantize) = &integers.finish else { bail!("gives no int8 values") };
-            let conv = real.convolution().context("is not a convolution of the runtime")?;
-            format::Operation::Conv2d(format::Conv2d {
-                channels: u16::try_from(*outputs)?,
-                depthwise: *depthwise,
-                algorithm: algorithm.number(),
-                window: self::window(window)?.into(),
-                weights: weights(conv, &integers.weights, algorithm, sections)?,
-                bias: sections.add(&integers.bias)?,
-                padding_pixel: sections.add(&integers.padding_pixel)?,
-                requantize: self::requantize(requantize, sections)?,
-            })
-        }
-        ir::Operation::Dense { outputs } => format::Operation::Dense(format::Dense {
-            outputs: u16::try_from(*outputs)?,
-            weights: sections.add(&integers.weights)?,
-            bias: sections.add(&integers.bias)?,
-            finish: finish(&integers.finish, sections)?,
-        }),
-        ir::Operation::MaxPool(window) => pool(window, format::Pooling::Max)?,
-        ir::Operation::AveragePool { window, count_include_pad } => {
-            let zero_point = integers.input_zero_point;
-            let padded = *count_include_pad && window.padding != [0; 4];
-            let kind =
-                if padded { format::Pooling::AveragePadded { zero_point } } else { format::Pooling::Average };
-            pool(window, kind)?
-        }
-        ir::Operation::GlobalAveragePool => format::Operation::GlobalAveragePool(format::GlobalAveragePool {
-            zero_point: integers.input_zero_point,
-            finish: finish(&integers.finish, sections)?,
-        }),
-        ir::Operation::Affine { .. }
-        | ir::Operation::Clamp { .. }
-        | ir::Operation::Add
-        | ir::Operation::Subsample { .. }
-        | ir::Operation::Pad { .. }
-        | ir::Operation::Softmax { .. } => bail!("is not an operation of the runtime"),
+    let weights = weights(real, algorithm, sections)?;
+    let mut failed = None;
+    let mut store = |section: &[u8]| {
+        sections.add(section).unwrap_or_else(|error| {
+            failed = Some(error);
+            0
+        })
     };
-    let shortcut = match (layer.shortcut, integers.addition) {
-        (Some(shortcut), Some(addition)) => Some(format::Shortcut {
-            tensor: u16::try_from(shortcut.tensor)?,
-            stride: [u8::try_from(shortcut.stride[0])?, u8::try_from(shortcut.stride[1])?],
-            channels_before: u16::try_from(shortcut.channels_before)?,
-            addition: addition.into(),
-        }),
-        (None, _) => None,
-        (Some(_), None) => bail!("has no scale for its shortcut"),
-    };
-    let ir::TensorScale { scale, zero_point } = integers.scale;
+    let planned = real.with_algorithm(algorithm).operation;
+    let operation = format::Operation::new(&planned, weights, &mut store);
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    let ir::TensorScale { scale, zero_point } = layer.parameters.scale;
     Ok(format::Layer {
         name: &layer.name,
         output: output.map(|output| format::Output { name: &output.name, softmax: output.softmax.into() }),
-        reads: u16::try_from(*layer.inputs.first().context("it reads no tensor")?)?,
+        reads: real.node.reads,
         quantization: format::Quantization { scale, zero_point },
-        shortcut,
+        shortcut: real.node.shortcut.and_then(|read| format::Shortcut::new(&planned, read.tensor)),
         operation,
     })
 }
 
-/// A convolution's weights, packed for its algorithm.
-fn weights(conv: &Conv2d<'_>, plain: &[i8], algorithm: Algorithm, sections: &mut Sections) -> Result<u32> {
-    let packed = conv.packed_bytes(algorithm) / size_of::<u32>();
-    let mut words = vec![0u32; packed];
-    match conv.pack(plain, algorithm, &mut words) {
-        true => sections.add(&words),
-        false => sections.add(plain),
+/// A layer's weights, packed for its algorithm.
+fn weights(layer: &Layer<'_>, algorithm: Algorithm, sections: &mut Sections) -> Result<u32> {
+    if layer.weights().is_empty() {
+        return Ok(0);
     }
-}
-
-fn requantize(requantize: &ir::Requantize, sections: &mut Sections) -> Result<format::Requantize> {
-    Ok(format::Requantize {
-        multipliers: sections.add(&requantize.multipliers)?,
-        rounding: match &requantize.rounding {
-            ir::Rounding::Once { shift } => format::Rounding::Once { shift: *shift },
-            ir::Rounding::Twice { shifts } => format::Rounding::Twice { shifts: sections.add(shifts)? },
-        },
-        clamp: requantize.clamp.into(),
-    })
-}
-
-fn finish(finish: &ir::Finish, sections: &mut Sections) -> Result<format::Finish> {
-    Ok(match finish {
-        ir::Finish::Keep => bail!("its sums become nothing"),
-        ir::Finish::Requantize(record) => format::Finish::Requantize {
-            count: u16::try_from(record.multipliers.len())?,
-            requantize: requantize(record, sections)?,
-        },
-        ir::Finish::Mean(clamp) => format::Finish::Mean { clamp: (*clamp).into() },
-        ir::Finish::Scores(scales) => {
-            format::Finish::Scores { scales: sections.add(scales)?, count: u16::try_from(scales.len())? }
-        }
-        ir::Finish::RoundedScores { requantize: record, scale } => format::Finish::RoundedScores {
-            count: u16::try_from(record.multipliers.len())?,
-            requantize: requantize(record, sections)?,
-            scale: *scale,
-        },
-    })
-}
-
-fn pool(window: &ir::Window, kind: format::Pooling) -> Result<format::Operation> {
-    Ok(format::Operation::Pool2d(format::Pool2d { window: self::window(window)?.into(), kind }))
+    let Some(conv) = layer.convolution() else { return sections.add(layer.weights()) };
+    let mut words = vec![0u32; conv.packed_bytes(algorithm) / size_of::<u32>()];
+    match conv.pack(layer.weights(), algorithm, &mut words) {
+        true => sections.add(&words),
+        false => sections.add(layer.weights()),
+    }
 }

@@ -393,6 +393,23 @@ impl<P> Layer<P> {
 }
 
 impl Operation {
+    /// The window that slides over the image; `None` if there is none.
+    pub fn window(&self) -> Option<Window> {
+        match self {
+            Operation::Conv2d { window, .. }
+            | Operation::MaxPool(window)
+            | Operation::AveragePool { window, .. } => Some(*window),
+            Operation::Dense { .. }
+            | Operation::GlobalAveragePool
+            | Operation::Affine { .. }
+            | Operation::Clamp { .. }
+            | Operation::Add
+            | Operation::Subsample { .. }
+            | Operation::Pad { .. }
+            | Operation::Softmax { .. } => None,
+        }
+    }
+
     /// Whether the runtime has the operation, so that no pass needs to remove it.
     pub fn is_final(&self) -> bool {
         match self {

@@ -3,7 +3,7 @@
 use skipstone::Shape;
 use thiserror::Error;
 
-use super::{FloatNetwork, Layer, Operation, Preprocessing, Real, Shortcut, Weights};
+use super::{Activation, FloatNetwork, Layer, Operation, Preprocessing, Real, Shortcut, Weights};
 
 /// Most values that one tensor may hold (512 x 512 x 64).
 ///
@@ -82,6 +82,8 @@ pub enum ShapeProblem {
         .shortcut.channels, .sum.channels
     )]
     ShortcutChannels { before: usize, shortcut: Shape, sum: Shape },
+    #[error("clamps to {low} .. {high}, a range without zero")]
+    Activation { low: f64, high: f64 },
     #[error("says that it makes {says}, but makes {makes}")]
     Shape { says: Shape, makes: Shape },
     #[error("the passes have not removed it; the runtime has no such layer")]
@@ -233,6 +235,10 @@ fn check_layer(network: &FloatNetwork, index: usize, layer: &Layer<Real>) -> Res
     }
     if layer.reads().any(|tensor| tensor > index) {
         return Err(ShapeProblem::Order);
+    }
+    let Activation { low, high } = layer.activation;
+    if !(low <= 0.0 && high >= 0.0) {
+        return Err(ShapeProblem::Activation { low, high });
     }
     let inputs: Vec<Shape> = layer.inputs.iter().map(|&tensor| network.shape(tensor)).collect();
     let makes = output_shape(&layer.operation, &inputs)?;

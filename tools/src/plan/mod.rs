@@ -9,6 +9,8 @@ pub mod choose;
 pub mod layers;
 mod lives;
 mod place;
+#[cfg(test)]
+mod tests;
 
 use std::cell::RefCell;
 use std::collections::HashMap;

@@ -1,7 +1,7 @@
 //! Networks whose parts do not fit: refused by layer, before anything uses them.
 
 use super::*;
-use crate::ir::{Activation, Affine, INPUT, Output, TensorId, Window};
+use crate::ir::{Affine, INPUT, Output, TensorId, Window};
 
 fn window(kernel: [usize; 2], stride: [usize; 2], padding: [usize; 4]) -> Window {
     Window { kernel, stride, padding }
@@ -151,6 +151,7 @@ fn networks_that_do_not_fit_are_refused_by_layer() {
         (refused(&|n| n.layers[0].inputs = vec![1]), "layer: reads a tensor that no layer before it makes"),
         (refused(&|n| n.layers[0].inputs.clear()), "layer: reads 0 tensors, expected 1"),
         (refused(&|n| n.input.height = 16), "layer: says that it makes 32x24x3, but makes 16x24x3"),
+        (refused(&|n| n.layers[0].activation.low = 1.0), "layer: clamps to 1 .. inf, a range without zero"),
         (
             refused(&|n| n.layers[0].operation = Operation::Clamp { low: 0.0, high: 1.0 }),
             "layer: the passes have not removed it",
