@@ -112,8 +112,12 @@ pub fn quantize_fitted(
         preprocessing: network.preprocessing.clone(),
         input_scale: quantizer.meanings[INPUT].tensor(),
         layers,
+        // labels name class scores: int8 values have none
+        labels: match outputs.iter().any(|output| gives_scores(network, output.tensor)) {
+            true => network.labels.clone(),
+            false => Vec::new(),
+        },
         outputs,
-        labels: network.labels.clone(),
     })
 }
 

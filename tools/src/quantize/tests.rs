@@ -180,7 +180,12 @@ fn a_softmax_needs_class_scores() {
     let mut network = network(vec![conv2d("stem", 0, 1, 4), scores("fc", 1, 256, 10)]);
     network.outputs[0].softmax = Softmax::Float;
     assert_eq!(fused(&network, &ranges(&network, -1.0)).outputs[0].softmax, Softmax::Float);
-    network.outputs[0].tensor = 1;
+    // nor are there labels without class scores
+    network.labels = vec!["label".into(); 10];
+    assert_eq!(fused(&network, &ranges(&network, -1.0)).labels, network.labels);
+    network.outputs[0] = Output { name: "stem".into(), tensor: 1, softmax: Softmax::None };
+    assert_eq!(fused(&network, &ranges(&network, -1.0)).labels, [""; 0]);
+    network.outputs[0].softmax = Softmax::Float;
     let error = quantize(&network, &ranges(&network, -1.0), Rounding::Fused).unwrap_err();
     assert_eq!(error, QuantizeError::Softmax { layer: "stem".into() });
     network.outputs[0].tensor = INPUT;
