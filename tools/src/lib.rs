@@ -3,17 +3,17 @@
 //! The tool depends on the runtime, never the reverse: what it evaluates, it evaluates by running the
 //! runtime itself.
 
-// pub mod blob;
+pub mod blob;
 pub mod calibrate;
-// pub mod convert;
+pub mod convert;
 pub mod data;
-// pub mod fit;
+pub mod fit;
 pub mod float;
 pub mod front;
 pub mod ir;
-// pub mod layerwise;
-// pub mod outputs;
+pub mod layerwise;
+pub mod outputs;
 pub mod picture;
-// pub mod plan;
-// pub mod quantize;
+pub mod plan;
+pub mod quantize;
 pub mod signing;
