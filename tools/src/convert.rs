@@ -275,10 +275,12 @@ fn reports(
     let reports = entries.iter().zip(&network.layers).zip(squares).enumerate();
     let reports = reports.map(|(index, ((entry, layer), squares))| {
         let real = !is_raw(network, index + 1) && !is_scored(&layer.parameters.finish);
+        let kind = entry.layer.kind();
         LayerReport {
             name: layer.name.clone(),
-            kind: entry.layer.kind(),
-            block: blocks.iter().position(|block| block.layers.contains(&index)),
+            // without the shortcut that it adds
+            kind: kind.split_once(',').map_or(kind, |(kind, _)| kind),
+            block: blocks.iter().position(|block| block.layers().any(|layer| layer == index)),
             output: layer.shape,
             macs: entry.layer.macs(),
             weights: entry.layer.weights().len(),

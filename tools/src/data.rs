@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 pub use error::{DataError, DataProblem};
 use skipstone::Shape;
 
-use crate::float::MAX_TENSOR_LENGTH;
+use crate::ir::MAX_TENSOR_LENGTH;
 
 /// Images of one shape, raw bytes in HWC order, with their labels if these are known. Never empty.
 #[derive(Debug, Clone, PartialEq, Eq)]

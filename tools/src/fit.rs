@@ -17,8 +17,8 @@ use skipstone::host::Clamp;
 
 use crate::float::Evaluator;
 use crate::float::kernels;
-use crate::ir::{FloatNetwork, INPUT, Layer, Operation, Real, Shortcut, TensorId};
-pub(crate) use filters::{Filters, has_weights, reals, weight_step};
+use crate::ir::{FloatNetwork, INPUT, Layer, Operation, Real, TensorId};
+pub(crate) use filters::{Filters, has_weights};
 pub(crate) use rounding::MAX_WEIGHT;
 use rounding::{Moments, compensated, nearest};
 
@@ -106,8 +106,8 @@ impl<'n> Fit<'n> {
             Some((shortcut, self.network.shape(shortcut.tensor), pairs))
         });
         let add_shortcut = |sums: &mut [f32], image: usize, of: fn(&Pair) -> &Vec<f32>| {
-            let Some((Shortcut { stride, channels_before, .. }, shape, pairs)) = shortcut else { return };
-            kernels::add_padded(stride, channels_before, [shape, to], of(&pairs[image]), sums);
+            let Some((shortcut, shape, pairs)) = shortcut else { return };
+            kernels::add_shortcut(shortcut, [shape, to], of(&pairs[image]), sums);
         };
 
         // what the layer should give, and what it has to give it from
@@ -115,12 +115,12 @@ impl<'n> Fit<'n> {
         let width = taps * filters.inputs;
         let positions = to.len() / filters.outputs;
         let windows = positions.min(WINDOWS.div_ceil(pairs.len().max(1)));
-        let conv = convolution(filters, &filters.weights, &filters.bias);
+        let conv = filters.with(&filters.weights, &filters.bias);
         let observed: Vec<(Vec<f32>, Vec<f32>, Vec<f64>)> = pairs
             .par_iter()
             .enumerate()
             .map(|(image, pair)| {
-                let mut float = run(&conv, [from, to], &pair.float);
+                let mut float = run(conv, [from, to], &pair.float);
                 add_shortcut(&mut float, image, |pair| &pair.float);
                 let mut shortcut = vec![0.0; float.len()];
                 add_shortcut(&mut shortcut, image, |pair| &pair.quantized);
@@ -129,7 +129,7 @@ impl<'n> Fit<'n> {
                 for (window, column) in columns.chunks_exact_mut(width).enumerate() {
                     // other positions in each image, so that together they cover all
                     let position = (window * positions / windows + image * 31) % positions;
-                    kernels::gather(&conv, [from, to], &pair.quantized, position, column);
+                    kernels::gather(filters.window, [from, to], &pair.quantized, position, column);
                     let at = position * filters.outputs;
                     for (channel, target) in targets.iter_mut().enumerate() {
                         *target += f64::from(float[at + channel] - shortcut[at + channel]);
@@ -153,9 +153,9 @@ impl<'n> Fit<'n> {
 
         // on with both
         let (weights, bias) = dequantized(filters, &rounded, step);
-        let quantized_conv = convolution(filters, &weights, &bias);
+        let quantized_conv = filters.with(&weights, &bias);
         let outputs = pairs.par_iter().zip(floats).enumerate().map(|(image, (pair, float))| {
-            let mut quantized = run(&quantized_conv, [from, to], &pair.quantized);
+            let mut quantized = run(quantized_conv, [from, to], &pair.quantized);
             add_shortcut(&mut quantized, image, |pair| &pair.quantized);
             Pair { float, quantized }
         });
@@ -233,9 +233,9 @@ impl<'n> Fit<'n> {
         let run = |input: &[f32]| {
             let mut output = Vec::new();
             match &layer.operation {
-                Operation::MaxPool(window) => kernels::max_pool2d(window, sides, input, &mut output),
+                Operation::MaxPool(window) => kernels::max_pool2d(*window, sides, input, &mut output),
                 Operation::AveragePool { window, count_include_pad } => {
-                    kernels::average_pool2d(window, *count_include_pad, sides, input, &mut output);
+                    kernels::average_pool2d(*window, *count_include_pad, sides, input, &mut output);
                 }
                 Operation::GlobalAveragePool => kernels::global_average_pool(sides[0], input, &mut output),
                 Operation::Conv2d { .. }
@@ -298,13 +298,7 @@ fn int8_mean(value: f32, scale: f32, zero_point: i8) -> f32 {
     (mean.signum() * (mean.abs() + HALF).floor() - zero_point) * scale
 }
 
-/// A convolution with these filters' sizes.
-fn convolution<'a>(filters: &Filters<'_>, weights: &'a [f32], bias: &'a [f32]) -> kernels::Conv2d<'a> {
-    let Filters { window, depthwise, inputs, outputs, .. } = *filters;
-    kernels::Conv2d { window, depthwise, inputs, outputs, weights, bias }
-}
-
-fn run(conv: &kernels::Conv2d<'_>, sides: [Shape; 2], input: &[f32]) -> Vec<f32> {
+fn run(conv: kernels::Filters<'_>, sides: [Shape; 2], input: &[f32]) -> Vec<f32> {
     let mut output = Vec::new();
     kernels::conv2d(conv, sides, input, &mut Vec::new(), &mut output);
     output
@@ -327,7 +321,7 @@ fn dequantized(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ir::{Activation, Preprocessing};
+    use crate::ir::{Activation, Preprocessing, Shortcut};
 
     /// A chain of layers with outputs of these numbers of values; the third reads the first's as well.
     fn chain(lengths: &[u16], shortcut: bool) -> FloatNetwork {

@@ -1,4 +1,4 @@
-//! What the `skipstone` tool is made of: importers, calibration, quantization, planning, the blob.
+//! What the `skipstone` tool is made of: front ends, calibration, quantization, planning, the blob.
 //!
 //! The tool depends on the runtime, never the reverse: what it evaluates, it evaluates by running the
 //! runtime itself.
@@ -9,6 +9,7 @@ pub mod convert;
 pub mod data;
 pub mod fit;
 pub mod float;
+pub mod front;
 pub mod ir;
 pub mod layerwise;
 pub mod outputs;

@@ -22,7 +22,7 @@ wrong usage. RAYON_NUM_THREADS limits the cores that are used.";
 ///
 /// A network runs here with the very code that runs on the board: the answers are the same, bit for bit.
 #[derive(Parser)]
-#[command(name = "skipstone", version, after_help = EXAMPLES)]
+#[command(name = "skipstone", version, after_help = EXAMPLES, max_term_width = 80)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -17,7 +17,7 @@ use image::{DynamicImage, ImageBuffer, ImageDecoder, ImageReader, Limits, Luma, 
 use skipstone::Shape;
 use thiserror::Error;
 
-use crate::float::MAX_TENSOR_LENGTH;
+use crate::ir::MAX_TENSOR_LENGTH;
 
 /// Most bytes that one picture may take, from its decoder to the network's channels: a photo of 130 megapixels
 /// fits, a bomb does not.

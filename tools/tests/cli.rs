@@ -6,13 +6,14 @@ use std::process::{Command, Output, Stdio};
 use std::sync::LazyLock;
 
 use serde_json::Value;
-use skipstone::{HEADER_BYTES, MAGIC, Model, Network, VERSION};
+use skipstone::host::format::{HEADER_BYTES, MAGIC, VERSION};
+use skipstone::{Model, Network};
 use skipstone_tools::blob::Blob;
 use skipstone_tools::data::Dataset;
 use tempfile::TempDir;
 
 /// Columns of a terminal on which every table fits.
-const COLUMNS: usize = 100;
+const COLUMNS: usize = 80;
 
 /// The digits' network, converted once for all tests.
 static DIGITS: LazyLock<PathBuf> = LazyLock::new(|| {
@@ -141,7 +142,14 @@ fn convert_json_tells_what_inspect_tells() {
         assert_eq!(converted[key], inspected[key], "{key}");
     }
     assert_eq!(converted["calibration_images"], 50);
-    assert_eq!(converted["layers"].as_array().unwrap().len(), 6);
+    assert_eq!(converted["layers"].as_array().unwrap().len(), 10);
+    assert_eq!(converted["blocks"].as_array().unwrap().len(), 3);
+    assert_eq!(converted["warnings"].as_array().unwrap().len(), 0);
+    let names = |report: &Value| -> Vec<(Value, Value)> {
+        let layers = report["layers"].as_array().unwrap();
+        layers.iter().map(|layer| (layer["name"].clone(), layer["block"].clone())).collect()
+    };
+    assert_eq!(names(&converted), names(&inspected));
     for layer in converted["layers"].as_array().unwrap() {
         assert!(layer["signal_to_noise_db"].as_f64().unwrap() > 15.0, "{layer}");
     }
@@ -176,11 +184,40 @@ fn a_conversion_gives_the_same_bytes_again() {
 #[test]
 fn inspect_shows_layers_blocks_and_needs() {
     let shown = printed(&["inspect", &digits()]);
-    for part in ["layer1.0", "identity block", "projection", "convolution 3x3 /2", "8x8x1", "total"] {
+    for part in ["layer1.0", "identity block", "convolutional block", "conv 3x3 /2", "8x8x1", "total"] {
         assert!(shown.contains(part), "{part} is missing in\n{shown}");
     }
     assert!(shown.lines().all(|line| line.chars().count() <= COLUMNS), "{shown}");
     assert!(shown.lines().all(|line| line.trim_end() == line), "{shown}");
+}
+
+#[test]
+fn a_layer_can_be_an_output_of_int8_values() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("features.skip");
+    let output = convert_digits(&path, &["--quiet", "--output", "layer2.1.conv2"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let blob = path.to_str().unwrap();
+    let report = json(&["inspect", blob, "--json"]);
+    assert_eq!((&report["classes"], report["outputs"].as_array().unwrap().len()), (&Value::from(0), 1));
+    assert_eq!(report["outputs"][0]["name"], "layer2.1.conv2");
+    // what comes after it is left out
+    assert_eq!(report["layers"].as_array().unwrap().last().unwrap()["name"], "layer2.1.conv2");
+    assert!(printed(&["inspect", blob]).contains("no class scores"));
+
+    let image = models().join("cat.png").display().to_string();
+    let shown = printed(&["run", blob, &image]);
+    assert!(shown.starts_with("layer2.1.conv2: ") && shown.contains(", scale "), "{shown}");
+    assert!(shown.lines().all(|line| line.chars().count() <= COLUMNS), "{shown}");
+    let answer = json(&["run", blob, &image, "--json"]);
+    let values = answer["outputs"][0]["values"].as_array().unwrap();
+    let shape = &report["outputs"][0]["shape"];
+    let sides = ["height", "width", "channels"].map(|side| shape[side].as_u64().unwrap());
+    assert_eq!(values.len() as u64, sides.iter().product::<u64>());
+
+    let refused = skipstone(&["eval", blob, "--data", &model("digits-test.npz")]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stderr).contains("gives int8 values, no class scores"));
 }
 
 #[test]
@@ -341,6 +378,12 @@ const CASES: &[Case] = &[
         1,
         &["digits.toml: is a float model", "int8 .tflite"],
     ),
+    ("convert @digits.toml -o new --output fc", 1, &["--output is given 2 times", "NAME.skip"]),
+    (
+        "convert @digits.toml -o new.skip --output head",
+        1,
+        &["digits.toml: ", "no layer is named 'head'", "'fc'"],
+    ),
     ("convert @digits.toml -o new.skip --rounding twice", 2, &["'twice'", "tflite-exact"]),
     ("convert @digits.toml --calibrate @digits-calibration.npz", 2, &["--output"]),
     ("convert @digits.toml -o new.skip --calibrate @digits-calibration.npz --mean 0.5", 2, &["--std"]),
@@ -368,7 +411,7 @@ const CASES: &[Case] = &[
     ("inspect header.skip", 1, &["header.skip: ", "cut off"]),
     ("inspect cut.skip", 1, &["cut.skip: ", "cut off"]),
     ("inspect flipped.skip", 1, &["flipped.skip: ", "CRC-32"]),
-    ("inspect newer.skip", 1, &["newer.skip: ", "version 4", "version 3"]),
+    ("inspect newer.skip", 1, &["newer.skip: ", "version 5", "version 4"]),
     ("inspect text", 1, &["text: ", "not a skipstone blob", "skipstone convert"]),
     ("inspect @digits.toml", 1, &["digits.toml: ", "not a skipstone blob"]),
     ("eval flipped.skip --data @digits-test.npz", 1, &["flipped.skip: ", "CRC-32"]),
@@ -559,7 +602,7 @@ fn a_device_or_socket_is_not_replaced() {
     let _socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
     let output = skipstone(&["preprocess", &digits(), &model("cat.png"), "-o", path.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stderr).contains("socket: is no regular file"));
+    assert!(text(&output.stderr).contains("socket: is not a regular file"));
 }
 
 #[test]
@@ -600,7 +643,7 @@ fn a_damaged_blob_with_a_right_checksum_is_refused_or_shown_but_never_a_panic() 
     for index in (0..manifest_bytes).step_by(7) {
         let mut damaged = blob.clone();
         damaged[HEADER_BYTES + index] ^= 1 << (index % 8);
-        let checksum = skipstone::checksum(&damaged).to_le_bytes();
+        let checksum = skipstone::host::checksum(&damaged).to_le_bytes();
         damaged[12..16].copy_from_slice(&checksum);
         fs::write(&path, &damaged).unwrap();
         let output = skipstone(&["inspect", path.to_str().unwrap()]);

@@ -8,7 +8,7 @@ use std::path::Path;
 use peak_alloc::PeakAlloc;
 use skipstone::Shape;
 use skipstone_tools::data::Dataset;
-use skipstone_tools::import::{ImportOptions, import_bytes};
+use skipstone_tools::front::{ImportOptions, import_bytes};
 use skipstone_tools::picture;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipArchive, ZipWriter};

@@ -6,18 +6,19 @@ mod tflite;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
+use skipstone::host::Softmax;
 use skipstone::{Arena, Model, Network, Shape};
 use skipstone_tools::blob::Blob;
 use skipstone_tools::calibrate::{Range, RangeChoice, Ranges, calibrate};
 use skipstone_tools::convert::{MAX_TENSORS, Method, convert};
 use skipstone_tools::data::Dataset;
-use skipstone_tools::float::{Evaluator, Part, TensorId};
-use skipstone_tools::import::{ImportOptions, import};
-use skipstone_tools::network::{
-    Activation, Block, Conv2d, Dense, FloatNetwork, Preprocessing, Quantized, Shortcut, Stage,
+use skipstone_tools::float::Evaluator;
+use skipstone_tools::front::{ImportOptions, import};
+use skipstone_tools::ir::{
+    Activation, FloatNetwork, INPUT, Layer, Operation, Output, Preprocessing, Real, Shortcut, TensorId,
+    Weights, Window,
 };
-use skipstone_tools::optimize::{Goal, Target, Wishes, assemble};
-use skipstone_tools::planner::plan;
+use skipstone_tools::plan::choose::{Goal, Target, Wishes, assemble};
 use skipstone_tools::quantize::{Rounding, quantize};
 
 fn root() -> PathBuf {
@@ -43,7 +44,7 @@ fn correct(network: &FloatNetwork, blob: &Blob, images: &[(Vec<u8>, usize)]) -> 
             |arena, (image, label)| {
                 let mut network: Network = Network::new(model, &mut arena[..]).unwrap();
                 let int8 = network.run(image).unwrap().top::<1>()[0].index;
-                let float = best(&evaluator.run(image, &mut |_, _| {}));
+                let float = best(&evaluator.run(image, &mut |_, _| {})[0]);
                 (usize::from(int8 == *label), usize::from(float == Some(*label)))
             },
         )
@@ -157,90 +158,111 @@ fn resnet8_keeps_its_accuracy_on_all_of_cifar10() {
     assert!(int8 + 30 >= float, "int8 {int8}, float {float}");
 }
 
-/// A convolution whose weights do not matter: only its shapes do.
-fn conv2d(
-    name: String,
-    channels: [usize; 2],
-    kernel: usize,
-    stride: usize,
-    activation: Activation,
-) -> Conv2d {
-    let [input_channels, output_channels] = channels;
-    Conv2d {
-        name,
-        input_channels,
-        output_channels,
-        depthwise: false,
-        kernel: [kernel; 2],
-        stride: [stride; 2],
-        padding: [kernel / 2; 4],
-        weights: vec![0.01; output_channels * kernel * kernel * input_channels],
-        bias: vec![0.0; output_channels],
-        activation,
+/// A network under construction, whose weights do not matter: only its shapes do.
+struct Builder(FloatNetwork);
+
+impl Builder {
+    fn layer(
+        &mut self,
+        name: &str,
+        input: TensorId,
+        operation: Operation,
+        shape: Shape,
+        weights: usize,
+    ) -> TensorId {
+        let (outputs, weights) = (usize::from(shape.channels), vec![0.01; weights]);
+        let weights = match weights.is_empty() {
+            true => Weights::None,
+            false => Weights::Real { weights, bias: vec![0.0; outputs] },
+        };
+        self.0.layers.push(Layer {
+            name: name.into(),
+            place: String::new(),
+            inputs: vec![input],
+            shortcut: None,
+            operation,
+            activation: Activation::NONE,
+            shape,
+            parameters: Real { weights, ..Real::default() },
+        });
+        self.0.layers.len()
+    }
+
+    fn conv2d(
+        &mut self,
+        name: &str,
+        input: TensorId,
+        outputs: u16,
+        kernel: usize,
+        stride: usize,
+    ) -> TensorId {
+        let from = self.0.shape(input);
+        let window = Window { kernel: [kernel; 2], stride: [stride; 2], padding: [kernel / 2; 4] };
+        let operation = Operation::Conv2d { window, outputs: outputs.into(), depthwise: false };
+        let side = |side: u16| side.div_ceil(stride as u16);
+        let shape = Shape::new(side(from.height), side(from.width), outputs);
+        let weights = usize::from(outputs) * kernel * kernel * usize::from(from.channels);
+        self.layer(name, input, operation, shape, weights)
+    }
+
+    fn relu(&mut self, tensor: TensorId) -> TensorId {
+        self.0.layers[tensor - 1].activation = Activation::RELU;
+        tensor
     }
 }
 
 /// A network of the CIFAR family with 6 n + 2 layers and padded or projection shortcuts.
 fn resnet(n: usize, padded: bool) -> FloatNetwork {
-    let stem = conv2d("conv1".into(), [3, 16], 3, 1, Activation::Relu);
-    let mut stages = vec![Stage::Conv2d(stem)];
+    let mut network = Builder(FloatNetwork {
+        name: format!("resnet{}", 6 * n + 2),
+        input: Shape::new(32, 32, 3),
+        preprocessing: Preprocessing { mean: vec![0.5], std: vec![0.25] },
+        input_scale: None,
+        layers: Vec::new(),
+        outputs: Vec::new(),
+        labels: Vec::new(),
+    });
+    let stem = network.conv2d("conv1", INPUT, 16, 3, 1);
+    let mut at = network.relu(stem);
     let mut channels = 16;
     for (group, width) in [16, 32, 64].into_iter().enumerate() {
         for index in 0..n {
             let name = format!("layer{}.{index}", group + 1);
-            let stride = if width > channels { 2 } else { 1 };
-            let shortcut = match (width > channels, padded) {
-                (false, _) => Shortcut::Identity,
-                (true, true) => Shortcut::Padded { stride: [2; 2], channels_before: (width - channels) / 2 },
-                (true, false) => Shortcut::Projection(conv2d(
-                    format!("{name}.projection"),
-                    [channels, width],
-                    1,
-                    2,
-                    Activation::None,
-                )),
+            let grows = width > channels;
+            let stride = if grows { 2 } else { 1 };
+            let conv1 = network.conv2d(&format!("{name}.conv1"), at, width, 3, stride);
+            let conv1 = network.relu(conv1);
+            let shortcut = match (grows, padded) {
+                (false, _) => Shortcut { tensor: at, stride: [1; 2], channels_before: 0 },
+                (true, true) => {
+                    let channels_before = usize::from(width - channels) / 2;
+                    Shortcut { tensor: at, stride: [2; 2], channels_before }
+                }
+                (true, false) => {
+                    let tensor = network.conv2d(&format!("{name}.projection"), at, width, 1, 2);
+                    Shortcut { tensor, stride: [1; 2], channels_before: 0 }
+                }
             };
-            let path = vec![
-                conv2d(format!("{name}.conv1"), [channels, width], 3, stride, Activation::Relu),
-                conv2d(format!("{name}.conv2"), [width, width], 3, 1, Activation::None),
-            ];
-            stages.push(Stage::Block(Block { name, path, shortcut, activation: Activation::Relu }));
+            let conv2 = network.conv2d(&format!("{name}.conv2"), conv1, width, 3, 1);
+            network.0.layers[conv2 - 1].shortcut = Some(shortcut);
+            at = network.relu(conv2);
             channels = width;
         }
     }
-    stages.push(Stage::GlobalAveragePool { name: "pool".into() });
-    stages.push(Stage::Dense(Dense {
-        name: "fc".into(),
-        inputs: 64,
-        outputs: 10,
-        weights: vec![0.01; 640],
-        bias: vec![0.0; 10],
-        activation: Activation::None,
-    }));
-    FloatNetwork {
-        name: format!("resnet{}", 6 * n + 2),
-        input: Shape::new(32, 32, 3),
-        preprocessing: Preprocessing { mean: vec![0.5], std: vec![0.25] },
-        stages,
-        labels: Vec::new(),
-        quantized: Quantized::default(),
-    }
+    let pool = network.layer("pool", at, Operation::GlobalAveragePool, Shape::new(1, 1, 64), 0);
+    let tensor = network.layer("fc", pool, Operation::Dense { outputs: 10 }, Shape::new(1, 1, 10), 640);
+    network.0.outputs.push(Output { name: "fc".into(), tensor, softmax: Softmax::None });
+    network.0
 }
 
 /// Arena bytes with the frame in it and fed by rows, both proved by setting the network up in exactly
 /// that many bytes.
 fn arenas(network: &FloatNetwork) -> (usize, usize) {
-    let parts = [Part::Path(0), Part::Path(1), Part::Projection, Part::Output];
-    let tensors = (0..network.stages.len()).flat_map(|stage| parts.map(|part| TensorId { stage, part }));
+    let tensors = 1..=network.layers.len();
     let ranges: Ranges = tensors.map(|tensor| (tensor, Range { min: 0.0, max: 1.0 })).collect();
-    let unplanned = quantize(network, &ranges, Rounding::Fused).unwrap();
-    let (records, weights) = unplanned.encode().unwrap();
-    let count = unplanned.names.len() as u16;
-    let stages: Vec<_> = skipstone::Stages::new(&records, count, &weights, network.input)
-        .map(|entry| entry.unwrap().stage)
-        .collect();
-    let [rows, frame] = [false, true].map(|frame| plan(&stages, network.input, frame, MAX_TENSORS).unwrap());
-    let blob = unplanned.assemble(&rows, &frame).unwrap();
+    let quantized = quantize(network, &ranges, Rounding::Fused).unwrap();
+    let wishes = Wishes { target: Target::Reference, goal: Goal::Memory, ..Wishes::default() };
+    let blob = assemble(&quantized, &wishes, MAX_TENSORS).unwrap();
     let model = Model::parse(&blob).unwrap();
     let mut arena = Box::new(Arena::<{ 64 * 1024 }>::new());
     let sizes = (model.arena_bytes(), model.arena_bytes_rows());

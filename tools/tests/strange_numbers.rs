@@ -4,20 +4,20 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use skipstone::stage::Stage as Ready;
+use skipstone::host::{Operation as Computed, Softmax};
 use skipstone::{Arena, Model, Network, Shape};
 use skipstone_tools::blob::Blob;
 use skipstone_tools::convert::{Method, convert};
 use skipstone_tools::data::Dataset;
 use skipstone_tools::fit::WeightChoice;
 use skipstone_tools::float::Evaluator;
-use skipstone_tools::import::{ImportOptions, import};
-use skipstone_tools::layerwise;
-use skipstone_tools::network::{
-    Activation, Block, Conv2d, Dense, FloatNetwork, LayerScales, Part, Preprocessing, Quantized, Shortcut,
-    Stage, TensorId, TensorScale,
+use skipstone_tools::front::{ImportOptions, import};
+use skipstone_tools::ir::{
+    Activation, FloatNetwork, INPUT as IMAGE, IntegerWeights, Layer, Operation, Output, Preprocessing, Real,
+    Shortcut, TensorId, TensorScale, Weights, Window,
 };
-use skipstone_tools::optimize::Wishes;
+use skipstone_tools::layerwise::{Values, run_layers};
+use skipstone_tools::plan::choose::Wishes;
 
 const INPUT: Shape = Shape::new(8, 8, 1);
 
@@ -29,66 +29,79 @@ fn noise(seed: u64, count: usize) -> Vec<f32> {
     std::iter::repeat_n((), count).scan(seed, |state, ()| next(state)).collect()
 }
 
-fn conv2d(name: &str, channels: [usize; 2], seed: u64) -> Conv2d {
-    Conv2d {
+/// A layer without shortcut and activation.
+fn layer(name: &str, input: TensorId, operation: Operation, shape: Shape, weights: Weights) -> Layer<Real> {
+    Layer {
         name: name.into(),
-        input_channels: channels[0],
-        output_channels: channels[1],
-        depthwise: false,
-        kernel: [3; 2],
-        stride: [1; 2],
-        padding: [1; 4],
-        weights: noise(seed, channels[0] * channels[1] * 9),
-        bias: noise(seed + 100, channels[1]),
-        activation: Activation::Relu,
+        place: format!("layer '{name}'"),
+        inputs: vec![input],
+        shortcut: None,
+        operation,
+        activation: Activation::NONE,
+        shape,
+        parameters: Real { weights, ..Real::default() },
     }
+}
+
+fn real(weights: Vec<f32>, bias: Vec<f32>) -> Weights {
+    Weights::Real { weights, bias: bias.into_iter().map(f64::from).collect() }
+}
+
+/// A 3x3 convolution over 8x8 pixels, with ReLU.
+fn conv2d(name: &str, input: TensorId, inputs: usize, seed: u64) -> Layer<Real> {
+    let window = Window { kernel: [3; 2], stride: [1; 2], padding: [1; 4] };
+    let operation = Operation::Conv2d { window, outputs: 4, depthwise: false };
+    let weights = real(noise(seed, inputs * 4 * 9), noise(seed + 100, 4));
+    let layer = layer(name, input, operation, Shape::new(8, 8, 4), weights);
+    Layer { activation: Activation::RELU, ..layer }
 }
 
 /// A convolution, an identity block, pooling and a dense layer.
 fn network() -> FloatNetwork {
-    let last = Conv2d { activation: Activation::None, ..conv2d("block.conv2", [4, 4], 3) };
-    let block = Block {
-        name: "block".into(),
-        path: vec![conv2d("block.conv1", [4, 4], 2), last],
-        shortcut: Shortcut::Identity,
-        activation: Activation::Relu,
-    };
-    let head = Dense {
-        name: "head".into(),
-        inputs: 4,
-        outputs: 3,
-        weights: noise(4, 12),
-        bias: noise(5, 3),
-        activation: Activation::None,
-    };
+    let mut last = conv2d("block.conv2", 2, 4, 3);
+    last.shortcut = Some(Shortcut { tensor: 1, stride: [1; 2], channels_before: 0 });
+    let dense = Operation::Dense { outputs: 3 };
+    let layers = vec![
+        conv2d("stem", IMAGE, 1, 1),
+        conv2d("block.conv1", 1, 4, 2),
+        last,
+        layer("pool", 3, Operation::GlobalAveragePool, Shape::new(1, 1, 4), Weights::None),
+        layer("head", 4, dense, Shape::new(1, 1, 3), real(noise(4, 12), noise(5, 3))),
+    ];
     FloatNetwork {
         name: "strange".into(),
         input: INPUT,
         preprocessing: Preprocessing { mean: vec![0.4], std: vec![0.5] },
-        stages: vec![
-            Stage::Conv2d(conv2d("stem", [1, 4], 1)),
-            Stage::Block(block),
-            Stage::GlobalAveragePool { name: "pool".into() },
-            Stage::Dense(head),
-        ],
+        input_scale: None,
+        outputs: vec![Output { name: "head".into(), tensor: layers.len(), softmax: Softmax::None }],
+        layers,
         labels: vec![],
-        quantized: Quantized::default(),
     }
 }
 
-fn stem(network: &mut FloatNetwork) -> &mut Conv2d {
-    let Stage::Conv2d(layer) = &mut network.stages[0] else { panic!() };
-    layer
+const STEM: usize = 0;
+const CONV1: usize = 1;
+const CONV2: usize = 2;
+
+/// Weights and biases of a layer.
+fn parameters(network: &mut FloatNetwork, layer: usize) -> (&mut Vec<f32>, &mut Vec<f64>) {
+    match &mut network.layers[layer].parameters.weights {
+        Weights::Real { weights, bias } => (weights, bias),
+        other => panic!("{other:?}"),
+    }
 }
 
-fn block(network: &mut FloatNetwork) -> &mut Block {
-    let Stage::Block(block) = &mut network.stages[1] else { panic!() };
-    block
+fn weights(network: &mut FloatNetwork, layer: usize) -> &mut Vec<f32> {
+    parameters(network, layer).0
 }
 
-fn head(network: &mut FloatNetwork) -> &mut Dense {
-    let Stage::Dense(layer) = network.stages.last_mut().unwrap() else { panic!() };
-    layer
+fn bias(network: &mut FloatNetwork, layer: usize) -> &mut Vec<f64> {
+    parameters(network, layer).1
+}
+
+/// Index of the last layer.
+fn head(network: &FloatNetwork) -> usize {
+    network.layers.len() - 1
 }
 
 /// Images of 8x8 pixels.
@@ -128,7 +141,7 @@ fn error(network: &FloatNetwork, data: &Dataset) -> f32 {
         let (mut worst, mut largest) = (0f32, 0f32);
         for index in 0..data.len() {
             let float = evaluator.run(data.image(index), &mut |_, _| {});
-            for (score, float) in run(&blob, data.image(index)).iter().zip(&float) {
+            for (score, float) in run(&blob, data.image(index)).iter().zip(&float[0]) {
                 assert!(score.is_finite());
                 worst = worst.max((score - float).abs());
                 largest = largest.max(float.abs());
@@ -158,14 +171,15 @@ fn a_sound_network_is_close() {
 fn weights_and_biases_that_are_not_finite_are_refused() {
     for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         let mut network = network();
-        block(&mut network).path[1].weights[40] = value;
+        weights(&mut network, CONV2)[40] = value;
         let message = refusal(&network, &usual());
         assert_eq!(
             message,
             format!("block.conv2: weight number 40 is {value}; train or export the network again")
         );
-        block(&mut network).path[1].weights[40] = 0.0;
-        head(&mut network).bias[2] = value;
+        weights(&mut network, CONV2)[40] = 0.0;
+        let head = head(&network);
+        bias(&mut network, head)[2] = value.into();
         assert!(refusal(&network, &usual()).starts_with(&format!("head: bias number 2 is {value};")));
     }
 }
@@ -175,12 +189,12 @@ fn weights_of_any_size_that_stay_finite_are_kept() {
     // as far as what comes of them is finite: 1e30 in the first layer, 1e-30 behind it
     for size in [1e30, 1e-30, 1e10, 1e-10] {
         let mut network = network();
-        stem(&mut network).weights.iter_mut().for_each(|weight| *weight *= size);
-        stem(&mut network).bias.iter_mut().for_each(|bias| *bias *= size);
-        for layer in &mut block(&mut network).path {
-            layer.bias.iter_mut().for_each(|bias| *bias *= size);
+        weights(&mut network, STEM).iter_mut().for_each(|weight| *weight *= size);
+        for layer in [STEM, CONV1, CONV2] {
+            bias(&mut network, layer).iter_mut().for_each(|bias| *bias *= f64::from(size));
         }
-        head(&mut network).weights.iter_mut().for_each(|weight| *weight /= size);
+        let head = head(&network);
+        weights(&mut network, head).iter_mut().for_each(|weight| *weight /= size);
         let error = error(&network, &usual());
         assert!(error < 0.02, "{size}: {error}");
     }
@@ -189,8 +203,8 @@ fn weights_of_any_size_that_stay_finite_are_kept() {
 #[test]
 fn activations_that_leave_f32_are_refused_by_the_layer_that_makes_them() {
     let mut network = network();
-    stem(&mut network).weights.fill(1e30);
-    block(&mut network).path[0].weights.fill(1e30);
+    weights(&mut network, STEM).fill(1e30);
+    weights(&mut network, CONV1).fill(1e30);
     let message = refusal(&network, &usual());
     assert_eq!(
         message,
@@ -198,29 +212,32 @@ fn activations_that_leave_f32_are_refused_by_the_layer_that_makes_them() {
     );
     // infinities of both signs in one sum: nothing but NaN
     let mut network = self::network();
-    stem(&mut network).weights.fill(1e30);
-    let layer = &mut block(&mut network).path[0];
-    layer.depthwise = true;
-    layer.weights = (0..36).map(|index| if index / 4 % 2 == 0 { 1e30 } else { -1e30 }).collect();
+    weights(&mut network, STEM).fill(1e30);
+    let Operation::Conv2d { depthwise, .. } = &mut network.layers[CONV1].operation else { panic!() };
+    *depthwise = true;
+    *weights(&mut network, CONV1) =
+        (0..36).map(|index| if index / 4 % 2 == 0 { 1e30 } else { -1e30 }).collect();
     assert!(refusal(&network, &images(&[255; 64])).starts_with("block.conv1: the activations range to inf"));
     // the scores, which have no range of their own
     let mut network = self::network();
-    stem(&mut network).weights.fill(1e20);
-    head(&mut network).weights.fill(1e30);
+    weights(&mut network, STEM).fill(1e20);
+    let head = head(&network);
+    weights(&mut network, head).fill(1e30);
     assert!(refusal(&network, &usual()).starts_with("head: the activations range to"));
 }
 
 #[test]
 fn denormal_weights_are_kept_as_what_they_are() {
     let mut network = network();
-    let tiny = |weights: &mut Vec<f32>| weights.iter_mut().for_each(|weight| *weight *= 1e-40);
-    tiny(&mut stem(&mut network).weights);
-    block(&mut network).path.iter_mut().for_each(|layer| tiny(&mut layer.weights));
+    for layer in [STEM, CONV1, CONV2] {
+        weights(&mut network, layer).iter_mut().for_each(|weight| *weight *= 1e-40);
+    }
     let error = error(&network, &usual());
     assert!(error < 0.02, "{error}");
-    // and where there is nothing else
-    stem(&mut network).bias.fill(0.0);
-    block(&mut network).path.iter_mut().for_each(|layer| layer.bias.fill(0.0));
+    // and if there is nothing else
+    for layer in [STEM, CONV1, CONV2] {
+        bias(&mut network, layer).fill(0.0);
+    }
     let error = self::error(&network, &usual());
     assert!(error < 0.02, "{error}");
 }
@@ -228,13 +245,11 @@ fn denormal_weights_are_kept_as_what_they_are() {
 #[test]
 fn dead_channels_are_dead() {
     let mut network = network();
-    stem(&mut network).weights[..9].fill(0.0);
-    stem(&mut network).bias[0] = 0.0;
-    let layer = &mut block(&mut network).path[0];
-    layer.weights[36..72].fill(0.0); // a constant bias is left
-    let layer = &mut block(&mut network).path[1];
-    layer.weights[..36].fill(0.0);
-    layer.bias[0] = 0.0;
+    weights(&mut network, STEM)[..9].fill(0.0);
+    bias(&mut network, STEM)[0] = 0.0;
+    weights(&mut network, CONV1)[36..72].fill(0.0); // a constant bias is left
+    weights(&mut network, CONV2)[..36].fill(0.0);
+    bias(&mut network, CONV2)[0] = 0.0;
     let error = error(&network, &usual());
     assert!(error < 0.02, "{error}");
 }
@@ -242,14 +257,10 @@ fn dead_channels_are_dead() {
 #[test]
 fn a_network_of_zeros_answers_with_zeros() {
     let mut network = network();
-    let zero = |layer: &mut Conv2d| {
-        layer.weights.fill(0.0);
-        layer.bias.fill(0.0);
-    };
-    zero(stem(&mut network));
-    block(&mut network).path.iter_mut().for_each(zero);
-    head(&mut network).weights.fill(0.0);
-    head(&mut network).bias.fill(0.0);
+    for layer in [STEM, CONV1, CONV2, head(&network)] {
+        weights(&mut network, layer).fill(0.0);
+        bias(&mut network, layer).fill(0.0);
+    }
     let blob = convert(&network, Some(&usual()), Method::default(), Wishes::default(), &|_| {}).unwrap().blob;
     assert_eq!(run(&blob, &[77; 64]), [0.0; 3]);
 }
@@ -258,38 +269,32 @@ fn a_network_of_zeros_answers_with_zeros() {
 #[test]
 fn a_block_with_zero_weights_is_exactly_relu_of_its_input() {
     let mut network = network();
-    let last = &mut block(&mut network).path[1];
-    last.weights.fill(0.0);
-    last.bias.fill(0.0);
-    for activation in [Activation::Relu, Activation::None] {
-        stem(&mut network).activation = activation;
-        for weights in WEIGHTS {
-            let method = Method { weights, ..Method::default() };
+    weights(&mut network, CONV2).fill(0.0);
+    bias(&mut network, CONV2).fill(0.0);
+    for activation in [Activation::RELU, Activation::NONE] {
+        network.layers[STEM].activation = activation;
+        for choice in WEIGHTS {
+            let method = Method { weights: choice, ..Method::default() };
             let blob = convert(&network, Some(&usual()), method, Wishes::default(), &|_| {}).unwrap().blob;
             let model = Model::parse(&blob).unwrap();
-            let stages: Vec<Ready<'_>> = model.stages().map(|entry| entry.unwrap().stage).collect();
-            let residual = stages[1].block().unwrap();
-            let zero_points = [residual.addition().shortcut_zero_point(), residual.clamp().zero_point];
-            let mut stem = Vec::new();
-            let mut same = 0;
-            layerwise::run(&stages, usual().image(3), &mut |stage, values| match stage {
-                0 => stem = values.to_vec(),
-                1 => {
-                    for (x, y) in stem.iter().zip(values) {
-                        let [x, y] = [(x, 0), (y, 1)]
-                            .map(|(value, side)| i32::from(*value) - i32::from(zero_points[side]));
-                        if activation == Activation::Relu {
-                            assert_eq!(x, y, "{weights:?}");
-                        } else {
-                            assert_eq!(x <= 0, y == 0, "{weights:?}: {x} becomes {y}");
-                        }
-                        same += 1;
-                    }
+            let entries: Vec<_> = model.layers().map(|entry| entry.unwrap()).collect();
+            let layers: Vec<_> = entries.iter().map(|entry| entry.layer).collect();
+            let Computed::Addition(_, join) = &layers[CONV2].operation else { panic!() };
+            assert_eq!(join.addition.shortcut_zero_point(), entries[STEM].zero_point);
+            let made = run_layers(&layers, usual().image(3)).unwrap();
+            let [Values::Integers(stem), Values::Integers(sum)] = [&made[STEM], &made[CONV2]] else {
+                panic!()
+            };
+            for (x, y) in stem.iter().zip(sum) {
+                let x = i32::from(*x) - i32::from(entries[STEM].zero_point);
+                let y = i32::from(*y) - i32::from(entries[CONV2].zero_point);
+                if activation == Activation::RELU {
+                    assert_eq!(x, y, "{choice:?}");
+                } else {
+                    assert_eq!(x <= 0, y == 0, "{choice:?}: {x} becomes {y}");
                 }
-                _ => {}
-            })
-            .unwrap();
-            assert_eq!(same, 256);
+            }
+            assert_eq!(stem.len(), 256);
         }
     }
 }
@@ -304,8 +309,9 @@ fn images_that_are_all_the_same_are_enough_for_themselves() {
     // pixels of exactly zero, and layers without biases: every activation is zero
     let mut network = network();
     network.preprocessing = Preprocessing { mean: vec![0.0], std: vec![1.0] };
-    stem(&mut network).bias.fill(0.0);
-    block(&mut network).path.iter_mut().for_each(|layer| layer.bias.fill(0.0));
+    for layer in [STEM, CONV1, CONV2] {
+        bias(&mut network, layer).fill(0.0);
+    }
     let error = error(&network, &images(&[0; 64]));
     assert!(error < 0.02, "{error}");
 }
@@ -314,7 +320,9 @@ fn images_that_are_all_the_same_are_enough_for_themselves() {
 fn no_images_are_no_calibration() {
     let message = convert(&network(), None, Method::default(), Wishes::default(), &|_| {}).unwrap_err();
     assert!(
-        message.to_string().starts_with("stem: the range of its activations is not known; give some hundred")
+        message
+            .to_string()
+            .starts_with("stem: the range of its activations is not known; give a few hundred")
     );
     let folder = tempfile::tempdir().unwrap();
     for name in ["empty.bin", "folder"] {
@@ -332,10 +340,10 @@ fn no_images_are_no_calibration() {
 #[test]
 fn one_class_has_a_probability_of_one() {
     let mut network = network();
-    let layer = head(&mut network);
-    layer.outputs = 1;
-    layer.weights.truncate(4);
-    layer.bias.truncate(1);
+    let head = head(&network);
+    resize(&mut network, head, 1);
+    weights(&mut network, head).truncate(4);
+    bias(&mut network, head).truncate(1);
     let error = error(&network, &usual());
     assert!(error < 0.02, "{error}");
 }
@@ -349,72 +357,86 @@ fn sizes_of_zero_and_beyond_are_refused_by_layer() {
             convert(&network, Some(&usual()), Method::default(), Wishes::default(), &|_| {}).unwrap_err();
         assert!(found.to_string().contains(message), "{found}");
     };
-    refused(&|network| network.input.height = 0, "input: shape 0x8x1 has a side of zero");
-    refused(&|network| network.input.channels = 0, "input: shape 8x8x0 has a side of zero");
-    refused(&|network| network.stages.clear(), "the network has no layers");
+    refused(&|network| network.input.height = 0, "input: a tensor of 0x8x1 has a side of zero");
+    refused(&|network| network.input.channels = 0, "input: a tensor of 8x8x0 has a side of zero");
+    refused(&|network| network.layers.clear(), "the network has no layers");
+    refused(&|network| network.outputs.clear(), "the network has no outputs");
     refused(
-        &|network| stem(network).kernel = [0, 3],
+        &|network| window(network).kernel = [0, 3],
         "stem: kernel 0x3 with stride 1x1: all of them must be at least 1",
     );
-    refused(&|network| stem(network).stride = [1, 0], "stem: kernel 3x3 with stride 1x0: all of them");
-    refused(&|network| stem(network).kernel = [usize::MAX; 2], "stem: ");
-    refused(&|network| stem(network).padding = [usize::MAX; 4], "stem: ");
+    refused(&|network| window(network).stride = [1, 0], "stem: kernel 3x3 with stride 1x0: all of them");
+    refused(&|network| window(network).kernel = [usize::MAX; 2], "stem: ");
+    refused(&|network| window(network).padding = [usize::MAX; 4], "stem: ");
     refused(
         &|network| {
-            stem(network).output_channels = 0;
-            stem(network).weights.clear();
-            stem(network).bias.clear();
+            resize(network, STEM, 0);
+            weights(network, STEM).clear();
+            bias(network, STEM).clear();
         },
         "stem: ",
     );
     refused(
         &|network| {
-            stem(network).output_channels = 65_536;
-            stem(network).weights = vec![0.0; 9 * 65_536];
-            stem(network).bias = vec![0.0; 65_536];
+            resize(network, STEM, 65_536);
+            *weights(network, STEM) = vec![0.0; 9 * 65_536];
+            *bias(network, STEM) = vec![0.0; 65_536];
         },
         "stem: a tensor of 8x8x65536 is too large",
     );
     refused(
         &|network| {
-            head(network).outputs = 0;
-            head(network).weights.clear();
-            head(network).bias.clear();
+            let head = head(network);
+            resize(network, head, 0);
+            weights(network, head).clear();
+            bias(network, head).clear();
         },
         "head: ",
     );
-    // what the runtime has no window for
+    // a window that the runtime does not have
     refused(
         &|network| {
-            let layer = stem(network);
-            (layer.kernel, layer.padding) = ([16, 3], [8, 1, 8, 1]);
-            layer.weights = vec![0.5; 48 * 4];
+            (window(network).kernel, window(network).padding) = ([16, 3], [8, 1, 7, 1]);
+            *weights(network, STEM) = vec![0.5; 48 * 4];
         },
         "stem: a window of 16x3 with stride 1x1; kernels go to 15x15",
     );
 }
 
+fn window(network: &mut FloatNetwork) -> &mut Window {
+    let Operation::Conv2d { window, .. } = &mut network.layers[STEM].operation else { panic!() };
+    window
+}
+
+/// Gives a layer another number of outputs.
+fn resize(network: &mut FloatNetwork, layer: usize, count: usize) {
+    let layer = &mut network.layers[layer];
+    let (Operation::Conv2d { outputs, .. } | Operation::Dense { outputs }) = &mut layer.operation else {
+        panic!()
+    };
+    *outputs = count;
+    layer.shape.channels = count as u16;
+}
+
 /// A dense layer over a flattened image, as an int8 file has it: weights of -127, a bias beside them.
 fn quantized(bias: i32) -> FloatNetwork {
     const STEP: f32 = 1.0 / 255.0;
-    let head = Dense {
-        name: "head".into(),
-        inputs: 64,
-        outputs: 2,
-        weights: vec![-127.0 * 0.5; 128],
-        bias: vec![0.0; 2],
-        activation: Activation::None,
-    };
     let input = TensorScale { scale: STEP, zero_point: -128 };
-    let output = TensorId { stage: 0, part: Part::Output };
-    let scales = LayerScales { input, weights: vec![0.5], bias: vec![0, bias] };
+    let integers = IntegerWeights {
+        weights: vec![-127; 128],
+        scales: vec![0.5],
+        bias: vec![0, bias],
+        real_bias: vec![0.0; 2],
+        input,
+    };
+    let dense = Operation::Dense { outputs: 2 };
+    let mut head = layer("head", IMAGE, dense, Shape::new(1, 1, 2), Weights::Integers(integers));
+    head.parameters.scale = Some(TensorScale { scale: 1.0, zero_point: 0 });
     FloatNetwork {
         preprocessing: Preprocessing { mean: vec![0.0], std: vec![1.0] },
-        stages: vec![Stage::Dense(head)],
-        quantized: Quantized {
-            tensors: [(TensorId::INPUT, input), (output, TensorScale { scale: 1.0, zero_point: 0 })].into(),
-            layers: [(output, scales)].into(),
-        },
+        input_scale: Some(input),
+        layers: vec![head],
+        outputs: vec![Output { name: "head".into(), tensor: 1, softmax: Softmax::None }],
         ..network()
     }
 }
@@ -436,7 +458,7 @@ fn biases_reach_the_bound_of_32_bits_and_no_further() {
         let beyond = blob(bias + bias.signum()).unwrap_err().to_string();
         let bound = i64::from(room) + 1 + 64 * 127 * 128;
         let message = format!(
-            "head: the sum of output channel 1 could leave 32 bits (|bias| + sum |w| * 128 = {bound})"
+            "head: the sum of output channel 1 could overflow 32 bits (|bias| + sum |w| * 128 = {bound})"
         );
         assert_eq!(beyond, message);
     }
@@ -444,7 +466,7 @@ fn biases_reach_the_bound_of_32_bits_and_no_further() {
         let error =
             convert(&quantized(bias), None, Method::default(), Wishes::default(), &|_| {}).unwrap_err();
         assert!(
-            error.to_string().starts_with("head: the sum of output channel 1 could leave 32 bits"),
+            error.to_string().starts_with("head: the sum of output channel 1 could overflow 32 bits"),
             "{error}"
         );
     }
@@ -456,10 +478,12 @@ fn more_products_than_32_bits_hold_are_refused() {
         let inputs = usize::from(side) * 256;
         let mut network = network();
         network.input = Shape::new(side, 256, 1);
-        network.stages.drain(..3);
-        let layer = head(&mut network);
-        (layer.inputs, layer.outputs) = (inputs, 1);
-        (layer.weights, layer.bias) = (vec![0.25; inputs], vec![1e30]);
+        network.layers.drain(..4);
+        network.layers[0].inputs = vec![IMAGE];
+        network.outputs[0].tensor = 1;
+        resize(&mut network, 0, 1);
+        *weights(&mut network, 0) = vec![0.25; inputs];
+        *bias(&mut network, 0) = vec![1e30];
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("images.bin");
         fs::write(&path, vec![0; inputs + 1]).unwrap();
@@ -469,7 +493,7 @@ fn more_products_than_32_bits_hold_are_refused() {
             .map(|converted| run(&converted.blob, &vec![0; inputs]))
     };
     let message = dense(258).unwrap_err().to_string();
-    assert_eq!(message, "head: 66048 products in one sum could leave 32 bits; at most 65,000 are allowed");
+    assert_eq!(message, "head: 66048 products in one sum could overflow 32 bits; at most 65,000 are allowed");
     let score = dense(253).unwrap()[0];
     assert!((score / 1e30 - 1.0).abs() < 0.01, "{score}");
 }
@@ -536,11 +560,11 @@ fn batch_norms_that_are_not_sound_are_refused_by_tensor() {
         assert!(found.contains(message) && found.contains(tensor), "{tensor}: {found}");
     }
     // a variance of zero has the epsilon, a gamma of zero leaves beta
-    let bias = |network: FloatNetwork| match &network.stages[0] {
-        Stage::Conv2d(layer) => (layer.weights.clone(), layer.bias[1]),
-        _ => panic!(),
+    let read = || {
+        let mut network = import(&description, &ImportOptions::default()).unwrap().network;
+        let (weights, bias) = parameters(&mut network, STEM);
+        (weights.clone(), bias[1])
     };
-    let read = || bias(import(&description, &ImportOptions::default()).unwrap().network);
     put("bn1.running_var", 0.0);
     assert!(read().1.is_finite());
     put("bn1.weight", 0.0);
@@ -556,8 +580,7 @@ fn scales_of_quantized_files_are_checked_by_the_program() {
         .flat_map(|(name, _)| [0.0, -0.01, f32::NAN, f32::INFINITY, 1e-40].map(|value| (name, value)))
     {
         let network = import(&fixture(name), &ImportOptions::default()).unwrap().network;
-        let output = TensorId { stage: 0, part: Part::Output };
-        let scale = network.quantized.tensors[&output].scale.to_le_bytes();
+        let scale = network.layers[0].parameters.scale.unwrap().scale.to_le_bytes();
         let mut bytes = fs::read(fixture(name)).unwrap();
         let at = bytes.windows(4).position(|window| window == scale).unwrap();
         bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());

@@ -1,28 +1,29 @@
-//! `skipstone convert`: from a trained model and real images to a checked blob.
+//! `skipstone convert`: turns a trained model and real images into a checked blob.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use indicatif::ProgressBar;
 use serde::Serialize;
-use skipstone::{MAGIC, Shape};
+use skipstone::host::format::MAGIC;
 use skipstone_tools::blob::write_atomically;
 use skipstone_tools::calibrate::RangeChoice;
 use skipstone_tools::convert::{Converted, LayerReport, Method, Progress, convert};
 use skipstone_tools::data::Dataset;
 use skipstone_tools::fit::WeightChoice;
-use skipstone_tools::float::shapes;
-use skipstone_tools::import::{ImportOptions, Imported, InputSize, import};
-use skipstone_tools::network::{FloatNetwork, Quantized};
-use skipstone_tools::optimize::{Goal, Target, Wishes};
-use skipstone_tools::quantize::Rounding;
+use skipstone_tools::front::{ImportOptions, Imported, InputSize, import};
+use skipstone_tools::ir::FloatNetwork;
+use skipstone_tools::outputs;
+use skipstone_tools::plan::choose::{Goal, Target, Wishes};
+use skipstone_tools::quantize::{Rounding, is_quantized};
 
-use super::eval::tally;
+use super::eval::{scores, tally};
 use super::evaluation::Evaluation;
+use super::json::ShapeJson;
 use super::page::{Accuracy, Content, page};
 use super::report::{Report, report};
 use super::text::{grouped, lines, printable, shortened, table};
@@ -36,17 +37,26 @@ Examples:
   skipstone convert net.onnx -o net.skip --calibrate train.bin --report net.html --evaluate test.bin
   skipstone convert net.onnx -o net.skip --calibrate data/ --optimize speed --ram 48K
   skipstone convert net-int8.tflite -o net.skip
+  skipstone convert net.onnx -o net.skip --output features --calibrate data/
   skipstone convert digits.toml -o digits.skip --calibrate digits-calibration.npz
 
-Models: ONNX (float, or quantized with QDQ pairs), Keras (float), TensorFlow Lite (float and int8); checkpoints \
-of ResNets (PyTorch's .pt, .pth and .th, safetensors), recognised by their tensors' names; for other networks a description (.toml) of the \
-checkpoint. Nothing in a file is executed.
+Models: ONNX (float, or quantized with QDQ pairs), Keras (float), TensorFlow Lite (float and int8); \
+checkpoints of ResNets (PyTorch's .pt, .pth and .th, safetensors), recognized by their tensors' names; for \
+other networks a description (.toml) of the checkpoint. Nothing in a file is executed.
 
-Calibration: CIFAR-10 binary files, .npy or .npz, a folder of pictures; some hundred images as the \
+Calibration: CIFAR-10 binary files, .npy or .npz, a folder of pictures; a few hundred images as the \
 network will see them, from the training set. Labels are not needed.
 
+Outputs: by default those of the model. Each further --output names a layer whose result the network gives \
+instead: int8 values with their scale, or class scores if it is the last dense layer. Of several values the \
+one that ends in .skip is the file. Layers that no output needs are left out.
+
+Warnings: layers that are zero in every calibration image, and layers whose signal-to-noise ratio is below \
+10 dB. 6 dB are one bit.
+
 JSON keys: name, blob (the file), blob_bytes, arena_bytes, arena_bytes_rows, macs, parameters, \
-calibration_images, notes, layers (name, kind, output, macs, weight_bytes, scale, signal_to_noise_db).";
+calibration_images, notes, warnings, blocks (name, kind), layers (name, block, kind, output, macs, \
+weight_bytes, scale, signal_to_noise_db).";
 
 /// Turn a trained model into a blob: quantize, plan the memory, check everything
 ///
@@ -57,19 +67,19 @@ pub(crate) struct Arguments {
     /// The trained model (.onnx, .tflite, .h5, .keras, .pt, .pth, .th, .safetensors, .toml)
     model: PathBuf,
 
-    /// The blob to write
-    #[arg(short, long, value_name = "OUT.skip")]
-    output: PathBuf,
+    /// The blob to write; if given again, the name of a layer whose result is an output of the network
+    #[arg(short, long, value_name = "OUT.skip | LAYER", required = true)]
+    output: Vec<PathBuf>,
 
-    /// Images that show the activations' ranges; a model that is quantized already needs none
+    /// Images that show the ranges of activations; a model that is already quantized needs none
     #[arg(long, value_name = "DATA")]
     calibrate: Option<PathBuf>,
 
-    /// Use so many of them, spread evenly
+    /// Use at most N of them, spread evenly
     #[arg(long, value_name = "N", default_value_t = 500, value_parser = super::count)]
     calibration_images: usize,
 
-    /// Size of the input image, which a checkpoint does not tell [default: its family's]
+    /// Size of the input image, which a checkpoint does not state [default: its family's]
     #[arg(long, value_name = "HxW[xC]")]
     input: Option<InputSize>,
 
@@ -93,26 +103,26 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "DATA", requires = "report")]
     evaluate: Option<PathBuf>,
 
-    /// The core that the blob is made for; it runs everywhere
+    /// The core that the blob is fastest on; it runs on every core
     #[arg(long, value_enum, default_value_t)]
     target: Target,
 
-    /// What the plan is to have most of
+    /// What to optimize the plan for
     #[arg(long, value_enum, default_value_t)]
     optimize: Goal,
 
-    /// Most bytes of RAM for the arena, the input frame in it (32K is 32768)
+    /// Maximum arena size in bytes, with the input frame in it (32K is 32768)
     #[arg(long, value_name = "BYTES", value_parser = super::bytes)]
     ram: Option<usize>,
 
-    /// Most bytes of flash for the blob
+    /// Maximum size of the blob in bytes
     #[arg(long, value_name = "BYTES", value_parser = super::bytes)]
     flash: Option<usize>,
 
     #[command(flatten)]
     pixels: PixelArguments,
 
-    /// File with the class labels, one on each line
+    /// File with the class labels, one per line
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
 
@@ -124,7 +134,7 @@ pub(crate) struct Arguments {
     #[arg(long)]
     json: bool,
 
-    /// Print nothing but errors
+    /// Print errors only
     #[arg(short, long)]
     quiet: bool,
 }
@@ -134,7 +144,7 @@ pub(crate) struct Arguments {
 enum Ranges {
     /// From the smallest to the largest value
     MinMax,
-    /// Outliers clipped where finer steps for all others are worth more
+    /// Clipping outliers if finer steps for all other values are worth more
     #[default]
     LeastError,
 }
@@ -144,9 +154,9 @@ enum Ranges {
 enum Weights {
     /// Each to the nearest
     Nearest,
-    /// Each to the nearest; biases take back the mean error
+    /// Each to the nearest; biases correct the mean error
     BiasCorrected,
-    /// Each takes back the errors of those before it; biases as well
+    /// Each compensates for the errors of those before it; biases as above
     #[default]
     Compensated,
 }
@@ -154,7 +164,7 @@ enum Weights {
 /// How values are rounded on their way back to int8.
 #[derive(Debug, Clone, Copy, Default, ValueEnum)]
 enum RoundingArgument {
-    /// Once for each layer; a block's addition has no rounding of its own
+    /// Once for each layer, together with the addition of a shortcut
     #[default]
     Fused,
     /// As TensorFlow Lite's reference kernels do, bit for bit: for int8 .tflite files
@@ -191,15 +201,16 @@ impl Arguments {
         report: &Report,
         calibration: Option<&Dataset>,
         evaluated: Option<Dataset>,
+        output: &Path,
     ) -> Result<String> {
-        let model = parse(&converted.blob, &self.output)?;
+        let model = parse(&converted.blob, output)?;
         let (seen, path) = match &self.evaluate {
             Some(path) => (false, Some(path)),
             None => (true, self.calibrate.as_ref()),
         };
         // calibration needs no labels, so that wrong ones are as good as none
         let own = || calibration.cloned()?.match_classes(&network.labels, report.classes).ok();
-        let data = evaluated.or_else(own).filter(|data| data.labels().is_some());
+        let data = evaluated.or_else(own).filter(|data| data.labels().is_some() && report.classes > 0);
         let accuracy = match data.zip(path) {
             Some((data, path)) => {
                 let tally = tally(&model, &data, Some(network), self.quiet || self.json)?;
@@ -221,9 +232,9 @@ impl Arguments {
             network,
             converted,
             report,
-            method: match network.quantized == Quantized::default() {
-                true => format!("{ranges}; {weights}"),
-                false => "ranges and weights of the file".into(),
+            method: match is_quantized(network) {
+                true => "ranges and weights of the file".into(),
+                false => format!("{ranges}; {weights}"),
             },
             calibration_images: calibration.map_or(0, Dataset::len),
             accuracy,
@@ -243,15 +254,26 @@ struct Outcome<'a> {
     parameters: u64,
     calibration_images: usize,
     notes: &'a [String],
+    warnings: &'a [String],
+    blocks: Vec<Block<'a>>,
     layers: Vec<Layer<'a>>,
 }
 
-/// What became of a layer or block.
+/// A residual block.
+#[derive(Serialize)]
+struct Block<'a> {
+    name: &'a str,
+    kind: &'a str,
+}
+
+/// What became of a layer.
 #[derive(Serialize)]
 struct Layer<'a> {
     name: &'a str,
+    /// Index of the block that the layer belongs to.
+    block: Option<usize>,
     kind: &'a str,
-    output: Shape,
+    output: ShapeJson,
     macs: u64,
     weight_bytes: usize,
     scale: Option<f32>,
@@ -260,7 +282,8 @@ struct Layer<'a> {
 
 /// Runs the command.
 pub(crate) fn execute(arguments: &Arguments) -> Result<()> {
-    let Arguments { model, output, calibrate, json, quiet, .. } = arguments;
+    let Arguments { model, calibrate, json, quiet, .. } = arguments;
+    let (output, names) = file_and_names(&arguments.output)?;
     let inputs = [Some(model), calibrate.as_ref(), arguments.labels.as_ref()];
     check_output(output, &inputs.into_iter().flatten().map(PathBuf::as_path).collect::<Vec<_>>())?;
     check_replaced(output, MAGIC.as_slice(), "blob")?;
@@ -273,20 +296,23 @@ pub(crate) fn execute(arguments: &Arguments) -> Result<()> {
             bail!("{}: is the blob's name too\n  help: name another output for the report", page.display());
         }
     }
-    let Imported { network, notes } = import(model, &options(arguments)?)?;
+    let Imported { mut network, notes } = import(model, &options(arguments)?)?;
     if let Some(given) = arguments.input
         && (given.height, given.width) != (network.input.height, network.input.width)
     {
         let found = network.input;
         bail!("{}: takes {found}, as it says itself\n  help: leave --input out", model.display());
     }
+    if !names.is_empty() {
+        outputs::select(&mut network, &names).with_context(|| model.display().to_string())?;
+    }
     if !json && !quiet {
         print(&recognized(model, &notes))?;
     }
     let method = arguments.method();
-    if method.rounding == Rounding::TfliteExact && network.quantized == Quantized::default() {
+    if method.rounding == Rounding::TfliteExact && !is_quantized(&network) {
         bail!(
-            "{}: is a float model, which has no int8 values whose bits could be kept\n  \
+            "{}: is a float model, which has no int8 values to keep bit for bit\n  \
              help: leave --rounding tflite-exact out, or give an int8 .tflite file",
             model.display()
         );
@@ -302,31 +328,55 @@ pub(crate) fn execute(arguments: &Arguments) -> Result<()> {
     let converted = convert(&network, data.as_ref(), method, arguments.wishes(), &|step| show(&bar, step))
         .with_context(|| model.display().to_string())?;
     bar.finish_and_clear();
-    let Converted { blob, layers, .. } = &converted;
-    let report = report(parse(blob, output)?)?;
+    let Converted { blob, warnings, .. } = &converted;
+    let report = report(parse(blob, output)?, blob)?;
     let page = match &arguments.report {
-        Some(_) => Some(arguments.page(&network, &converted, &report, data.as_ref(), evaluated)?),
+        Some(_) => Some(arguments.page(&network, &converted, &report, data.as_ref(), evaluated, output)?),
         None => None,
     };
     blob.write(output)?;
     if let (Some(path), Some(page)) = (&arguments.report, page) {
         write_atomically(path, page.as_bytes())?;
     }
+    if !quiet {
+        let warnings: String = warnings.iter().map(|warning| format!("warning: {warning}\n")).collect();
+        // if standard error is closed, the warnings are lost
+        let _ = io::stderr().write_all(printable(&warnings).as_bytes());
+    }
     if *json {
         let images = data.as_ref().map_or(0, Dataset::len);
-        return print_json(&outcome(output, &report, images, &notes, layers));
+        return print_json(&outcome(output, &report, images, &notes, &converted));
     }
-    if *quiet { Ok(()) } else { print(&describe(output, &report, layers)) }
+    if *quiet { Ok(()) } else { print(&describe(output, &report, &converted.layers)) }
 }
 
-/// Where a file is or will be, however it is spelled.
+/// The blob to write, and the names of layers whose results are outputs: of several values the one that ends
+/// in `.skip` is the file.
+fn file_and_names(values: &[PathBuf]) -> Result<(&Path, Vec<String>)> {
+    if let [file] = values {
+        return Ok((file, Vec::new()));
+    }
+    let is_file = |value: &&PathBuf| value.extension().is_some_and(|extension| extension == "skip");
+    let mut files = values.iter().filter(is_file);
+    let (Some(file), None) = (files.next(), files.next()) else {
+        bail!(
+            "--output is given {} times, but not one value of them ends in .skip\n  help: give the blob to write \
+             once (--output NAME.skip), and the names of layers",
+            values.len()
+        );
+    };
+    let names = values.iter().filter(|value| !is_file(value));
+    Ok((file, names.map(|name| name.to_string_lossy().into_owned()).collect()))
+}
+
+/// Where a file is or will be, however its path is spelled.
 fn place(path: &Path) -> Option<(PathBuf, &OsStr)> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     Some((folder.canonicalize().ok()?, path.file_name()?))
 }
 
-/// Refuses to replace anything but what begins as an earlier output does: a model's weights, say, in a file
-/// that its description names.
+/// Rejects replacing a file that does not begin as an earlier output does: for example a model's weights, in
+/// a file that its description names.
 fn check_replaced(output: &Path, magic: &[u8], kind: &str) -> Result<()> {
     let mut start = Vec::new();
     if let Ok(file) = File::open(output) {
@@ -334,16 +384,22 @@ fn check_replaced(output: &Path, magic: &[u8], kind: &str) -> Result<()> {
     }
     if !start.is_empty() && start != magic {
         bail!(
-            "{}: exists and is no {kind}\n  help: name another output, or remove the file",
+            "{}: exists and is not a {kind}\n  help: name another output, or remove the file",
             output.display()
         );
     }
     Ok(())
 }
 
-/// The images of `--evaluate`, which have to have labels.
+/// The images of `--evaluate`, which must have labels.
 fn labelled(path: &Path, network: &FloatNetwork) -> Result<Dataset> {
-    let classes = shapes(network)?.last().map_or(0, |shapes| shapes.output.len());
+    let classes = scores(network).map_or(0, |tensor| network.shape(tensor).len());
+    if classes == 0 {
+        bail!(
+            "{}: the network gives no class scores to compare with labels\n  help: leave --evaluate out",
+            path.display()
+        );
+    }
     let data = Dataset::open(path, network.input, None)?.match_classes(&network.labels, classes)?;
     if data.labels().is_none() {
         bail!(
@@ -390,17 +446,19 @@ fn outcome<'a>(
     report: &'a Report,
     calibration_images: usize,
     notes: &'a [String],
-    layers: &'a [LayerReport],
+    converted: &'a Converted,
 ) -> Outcome<'a> {
-    let layers = layers.iter().map(|layer| Layer {
+    let layers = converted.layers.iter().map(|layer| Layer {
         name: &layer.name,
+        block: layer.block,
         kind: layer.kind,
-        output: layer.output,
+        output: layer.output.into(),
         macs: layer.macs,
         weight_bytes: layer.weights,
         scale: layer.scale,
         signal_to_noise_db: layer.signal_to_noise_db,
     });
+    let blocks = report.blocks.iter().map(|block| Block { name: &block.name, kind: block.kind });
     Outcome {
         name: &report.name,
         blob: output.display().to_string(),
@@ -411,27 +469,56 @@ fn outcome<'a>(
         parameters: report.parameters,
         calibration_images,
         notes,
+        warnings: &converted.warnings,
+        blocks: blocks.collect(),
         layers: layers.collect(),
     }
 }
 
 /// The closing table.
 fn describe(output: &Path, report: &Report, layers: &[LayerReport]) -> String {
-    let header = ["layer", "kind", "output", "MACs", "weights", "scale", "SNR dB"];
-    let mut table = table(&header, "<<>>>>>");
-    for layer in layers {
-        let has_weights = layer.weights > 0;
-        table.add_row([
-            shortened(&layer.name),
-            layer.kind.to_owned(),
-            layer.output.to_string(),
-            if has_weights { grouped(layer.macs) } else { String::new() },
-            if has_weights { grouped(layer.weights as u64) } else { String::new() },
-            layer.scale.map_or(String::new(), inspect::scale),
-            layer.signal_to_noise_db.map_or(String::new(), |error| format!("{error:.1}")),
-        ]);
-    }
+    let mut table = table(&["layer", "kind", "output", "MACs", "weights", "SNR dB"], "<<>>>>");
+    inspect::by_blocks(
+        layers,
+        |layer| layer.block,
+        |block, layer| {
+            if let Some(block) = block.and_then(|block| report.blocks.get(block)) {
+                table.add_row([shortened(&block.name), block.kind.to_owned()]);
+            }
+            let has_weights = layer.weights > 0;
+            table.add_row([
+                inspect::indented(&layer.name, layer.block),
+                inspect::short_kind(layer.kind),
+                layer.output.to_string(),
+                if has_weights { grouped(layer.macs) } else { String::new() },
+                if has_weights { grouped(layer.weights as u64) } else { String::new() },
+                layer.signal_to_noise_db.map_or(String::new(), |ratio| format!("{ratio:.1}")),
+            ]);
+        },
+    );
     let weights: usize = layers.iter().map(|layer| layer.weights).sum();
-    table.add_row(["total", "", "", &grouped(report.macs), &grouped(weights as u64), "", ""]);
+    table.add_row(["total", "", "", &grouped(report.macs), &grouped(weights as u64), ""]);
     format!("{}\n{}\n{} written\n", lines(&table), inspect::requirements(report), output.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn split(values: &[&str]) -> Result<(String, Vec<String>)> {
+        let values: Vec<PathBuf> = values.iter().map(PathBuf::from).collect();
+        file_and_names(&values).map(|(file, names)| (file.display().to_string(), names))
+    }
+
+    #[test]
+    fn of_several_outputs_the_one_that_ends_in_skip_is_the_file() {
+        assert_eq!(split(&["net.skip"]).unwrap(), ("net.skip".into(), vec![]));
+        assert_eq!(split(&["net.bin"]).unwrap(), ("net.bin".into(), vec![]));
+        let found = split(&["features", "a/net.skip", "fc"]).unwrap();
+        assert_eq!(found, ("a/net.skip".into(), vec!["features".into(), "fc".into()]));
+        for values in [&["features", "fc"][..], &["a.skip", "b.skip"]] {
+            let message = split(values).unwrap_err().to_string();
+            assert!(message.contains("help: give the blob to write once"), "{message}");
+        }
+    }
 }

@@ -5,16 +5,17 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use rayon::prelude::*;
-use skipstone::{Model, Shape, Softmax};
+use skipstone::{Model, Shape};
 use skipstone_tools::blob::Blob;
 use skipstone_tools::data::Dataset;
-use skipstone_tools::float::{Evaluator, Part};
-use skipstone_tools::import::{ImportOptions, InputSize, import};
-use skipstone_tools::network::{FloatNetwork, Stage};
+use skipstone_tools::float::Evaluator;
+use skipstone_tools::front::{ImportOptions, InputSize, import};
+use skipstone_tools::ir::{FloatNetwork, TensorId};
+use skipstone_tools::quantize::gives_scores;
 
 use super::evaluation::{Evaluation, Tally, float_probabilities};
 use super::host::with_network;
-use super::{PixelArguments, parse, print, print_json, progress_bar};
+use super::{PixelArguments, classify, has_softmax, parse, print, print_json, progress_bar};
 
 /// Images that one network takes; also what is summed up in order, so that the figures do not depend on
 /// the number of cores.
@@ -46,7 +47,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "DATA")]
     data: PathBuf,
 
-    /// Use only so many images
+    /// Use at most N images
     #[arg(long, value_name = "N", value_parser = super::count)]
     limit: Option<usize>,
 
@@ -70,6 +71,7 @@ pub(crate) struct Arguments {
 pub(crate) fn execute(arguments: &Arguments) -> Result<()> {
     let blob = Blob::read(&arguments.blob)?;
     let model = parse(&blob, &arguments.blob)?;
+    classify(&model, &arguments.blob)?;
     let float = match &arguments.against {
         Some(path) => Some(float_network(path, arguments, &model)?),
         None => None,
@@ -95,8 +97,7 @@ fn float_network(path: &Path, arguments: &Arguments, model: &Model<'_>) -> Resul
     let input = Some(InputSize { height, width, channels: None });
     let options = ImportOptions { input, ..arguments.pixels.import_options() };
     let network = import(path, &options)?.network;
-    let evaluator = Evaluator::new(&network).with_context(|| path.display().to_string())?;
-    let classes = evaluator.shapes().last().map_or(0, |shapes| shapes.output.len());
+    let classes = scores(&network).map_or(0, |tensor| network.shape(tensor).len());
     if (network.input, classes) != (model.input(), model.classes()) {
         bail!(
             "{}: takes {} and gives {classes} scores, the blob takes {} and gives {}\n  help: give the model that \
@@ -118,6 +119,7 @@ pub(crate) fn tally(
     quiet: bool,
 ) -> Result<Tally> {
     let float = float.map(FloatLogits::new).transpose()?;
+    let softmax = has_softmax(model);
     let bar = progress_bar(quiet)?.with_message("evaluating");
     bar.set_length(data.len() as u64);
     let images: Vec<usize> = (0..data.len()).collect();
@@ -131,9 +133,7 @@ pub(crate) fn tally(
                     let scores = network.run(image)?;
                     let logits = float.as_ref().map(|float| float.run(image));
                     let float = match logits {
-                        Some(logits) if model.softmax() != Softmax::None => {
-                            Some(float_probabilities(&logits))
-                        }
+                        Some(logits) if softmax => Some(float_probabilities(&logits)),
                         logits => logits,
                     };
                     let label = data.labels().and_then(|labels| labels.get(index)).copied();
@@ -150,23 +150,27 @@ pub(crate) fn tally(
     Ok(sum)
 }
 
+/// The tensor that holds a network's class scores, before a softmax.
+pub(crate) fn scores(network: &FloatNetwork) -> Option<TensorId> {
+    network.outputs.iter().map(|output| output.tensor).find(|tensor| gives_scores(network, *tensor))
+}
+
 /// The float network up to its softmax, so that its scores compare with a blob's of either kind.
 struct FloatLogits<'n> {
     evaluator: Evaluator<'n>,
-    last_stage: usize,
+    scores: TensorId,
 }
 
 impl<'n> FloatLogits<'n> {
     fn new(network: &'n FloatNetwork) -> Result<Self> {
-        let is_logits = |stage: &Stage| !matches!(stage, Stage::Softmax);
-        let last_stage = network.stages.iter().rposition(is_logits).context("the network has no layers")?;
-        Ok(FloatLogits { evaluator: Evaluator::new(network)?, last_stage })
+        let scores = scores(network).context("the float network gives no class scores")?;
+        Ok(FloatLogits { evaluator: Evaluator::new(network)?, scores })
     }
 
     fn run(&self, image: &[u8]) -> Vec<f32> {
         let mut logits = Vec::new();
         self.evaluator.run(image, &mut |tensor, values| {
-            if tensor.stage == self.last_stage && tensor.part == Part::Output {
+            if tensor == self.scores {
                 logits = values.to_vec();
             }
         });

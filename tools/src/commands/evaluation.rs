@@ -3,17 +3,18 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use skipstone::{Model, Softmax};
+use skipstone::Model;
 
+use super::has_softmax;
 use super::text::{grouped, lines, percent, printable, shortened, table};
 
-/// Most classes of which the whole confusion matrix fits on a terminal.
+/// Maximum number of classes whose confusion matrix fits on a terminal.
 const MATRIX_CLASSES: usize = 12;
 
-/// Most classes of which the JSON form holds the confusion matrix.
+/// Maximum number of classes whose confusion matrix is in the JSON form.
 const JSON_CLASSES: usize = 1000;
 
-/// Confusions that are named where the matrix has no room.
+/// Confusions that are named if the matrix does not fit.
 const WORST: usize = 10;
 
 /// What is counted over images.
@@ -140,19 +141,19 @@ impl Evaluation {
                 float_top1: top1(float_correct),
                 float_correct,
                 agreement: percent(tally.agreeing, images),
-                scores: if model.softmax() != Softmax::None { "probabilities" } else { "logits" },
+                scores: if has_softmax(model) { "probabilities" } else { "logits" },
                 score_rmse: (tally.squared_error / tally.compared.max(1) as f64).sqrt(),
                 score_max_error: tally.max_error,
             }),
         }
     }
 
-    /// Percent of the labelled images that the blob names rightly.
+    /// Percent of the labelled images that the blob classifies correctly.
     pub(crate) fn top1(&self) -> Option<f64> {
         self.top1
     }
 
-    /// Percent of the labelled images that the float network names rightly.
+    /// Percent of the labelled images that the float network classifies correctly.
     pub(crate) fn float_top1(&self) -> Option<f64> {
         self.against.as_ref()?.float_top1
     }

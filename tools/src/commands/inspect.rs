@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use skipstone::Algorithm;
+use skipstone::host::Algorithm;
 use skipstone_tools::blob::Blob;
 
 use super::occupancy::Occupancy;
-use super::report::{BlockReport, LayerReport, Report, report};
+use super::report::{BlockReport, LayerReport, OutputReport, Report, report};
 use super::text::{grouped, lines, printable, shortened, table};
 use super::{parse, print, print_json};
 
@@ -17,16 +17,19 @@ Examples:
   skipstone inspect resnet8.skip
   skipstone inspect resnet8.skip --json | jq .arena_bytes
 
-Columns: params is weights and biases, scale the real value of one step of the output, flash the bytes of \
-the weights as the way of computing wants them, rows the height of a strip, cycles a prediction for a \
-Cortex-M4 without flash wait states (silicon measured 1.15 times such models), seg the segment (a run of \
-layers that stream through each other), alive the rows of the output that are in memory at the peak, when \
-most bytes are. Two numbers with | between them: frame in the arena | fed by rows.
+Columns: params is weights and biases; + marks the layer that adds the shortcut; scale is the real value of \
+one step of the output; flash is the layer's bytes in the blob (weights as its algorithm needs them, biases, \
+multipliers); Winograd 2 and 4 compute tiles of 2x2 and 4x4, with a * they transform their weights at run \
+time; rows is the height of a strip; cycles is a prediction for a Cortex-M4 without flash wait states \
+(measured: 1.15 times as many); seg is the segment, a run of layers that stream through each other; alive is \
+the number of the output's rows in memory at the peak. Two numbers with | between them: frame in the arena | \
+fed by rows.
 
-JSON keys: name, format_version, input, classes, labels, softmax, blob_bytes (flash), arena_bytes (RAM \
-with the input frame in it), arena_bytes_rows (RAM when the input is fed row by row), macs, parameters, \
-cycles (predicted, Cortex-M4), frame and rows (the two memory plans: segments, peak), blocks, layers (with \
-algorithm, weight_bytes, cycles, rows_alive at the peak).";
+JSON keys: name, format_version, input, classes, labels, softmax, outputs (name, layer, shape, scores, \
+softmax, scale, zero_point), blob_bytes (flash), arena_bytes (RAM with the input frame in it), \
+arena_bytes_rows (RAM if the input is fed row by row), macs, parameters, cycles (predicted, Cortex-M4), \
+frame and rows (the two memory plans: segments, peak), blocks, layers (with block, algorithm, weight_bytes, \
+flash_bytes, cycles, rows_alive at the peak).";
 
 /// Show a blob's layers and blocks, its totals and its RAM plan
 ///
@@ -55,98 +58,107 @@ fn clock(text: &str) -> Result<f64, String> {
 pub(crate) fn execute(arguments: &Arguments) -> Result<()> {
     let blob = Blob::read(&arguments.blob)?;
     let model = parse(&blob, &arguments.blob)?;
-    let report = report(model).with_context(|| arguments.blob.display().to_string())?;
+    let report = report(model, &blob).with_context(|| arguments.blob.display().to_string())?;
     if arguments.json { print_json(&report) } else { print(&describe(&report, arguments.clock)) }
 }
 
 fn describe(report: &Report, clock: f64) -> String {
     let Report { name, input, classes, format_version, .. } = report;
-    let softmax = if report.softmax { ", softmax" } else { "" };
-    let name = printable(name);
-    format!(
-        "{name}: {input} in, {classes} classes{softmax}, blob format version {format_version}\n\n{}\n{}\n{}",
+    let gives = match (*classes, report.softmax) {
+        (0, _) => "no class scores".to_owned(),
+        (classes, false) => format!("{classes} classes"),
+        (classes, true) => format!("{classes} classes, softmax"),
+    };
+    let sections = [
+        format!("{}: {input} in, {gives}, blob format version {format_version}\n", printable(name)),
         layers(report),
         costs(report, clock),
-        requirements(report)
-    )
+        outputs(report),
+        requirements(report),
+    ];
+    sections.into_iter().filter(|section| !section.is_empty()).collect::<Vec<_>>().join("\n")
 }
 
 /// A line for each layer, and one above the layers of each block.
 fn layers(report: &Report) -> String {
     let mut table = table(&["layer", "kind", "output", "MACs", "params", "scale"], "<<>>>>");
     table.add_row(["input", "pixels", &report.input.to_string(), "", "", ""]);
-    by_blocks(report, |block, layer| {
-        if let Some(block) = block {
-            table.add_row(block_row(block));
-        }
-        table.add_row(layer_row(layer));
-    });
+    by_blocks(
+        &report.layers,
+        |layer| layer.block,
+        |block, layer| {
+            if let Some(block) = block.and_then(|block| report.blocks.get(block)) {
+                table.add_row(block_row(block));
+            }
+            table.add_row(layer_row(layer));
+        },
+    );
     table.add_row(["total", "", "", &grouped(report.macs), &grouped(report.parameters), ""]);
     lines(&table)
 }
 
 /// What each layer costs.
 fn costs(report: &Report, clock: f64) -> String {
-    let ms = format!("ms @{clock}");
-    let header = ["layer", "computed by", "rows", "flash", "cycles", "per MAC", &ms, "seg", "alive"];
-    let mut table = table(&header, "<<>>>>>>>");
+    let header = ["layer", "computed by", "rows", "flash", "cycles", "seg", "alive"];
+    let mut table = table(&header, "<<>>>>>");
     let alive = alive(report.frame.input_rows_alive, report.rows.input_rows_alive, report.input.height);
-    table.add_row(["input", "", "", "", "", "", "", "", &alive]);
-    by_blocks(report, |block, layer| {
-        if let Some(block) = block {
-            table.add_row([shortened(&block.name)]);
-        }
-        table.add_row(cost_row(layer, clock));
-    });
-    let flash: usize = report.layers.iter().map(|layer| layer.weight_bytes).sum();
-    let [cycles, per_mac, ms] = cycles(report.cycles, report.macs, clock);
-    table.add_row(["total", "", "", &grouped(flash as u64), &cycles, &per_mac, &ms, "", ""]);
-    lines(&table)
+    table.add_row(["input", "", "", "", "", "", &alive]);
+    by_blocks(
+        &report.layers,
+        |layer| layer.block,
+        |block, layer| {
+            if let Some(block) = block.and_then(|block| report.blocks.get(block)) {
+                table.add_row([shortened(&block.name)]);
+            }
+            table.add_row(cost_row(layer));
+        },
+    );
+    let flash: usize = report.layers.iter().map(|layer| layer.flash_bytes).sum();
+    table.add_row(["total", "", "", &grouped(flash as u64), &grouped(report.cycles), "", ""]);
+    let cycles = report.cycles as f64;
+    let per_mac = cycles / report.macs.max(1) as f64;
+    let ms = cycles / clock / 1e3;
+    format!("{}predicted: {per_mac:.2} cycles per MAC, {ms:.2} ms at {clock} MHz\n", lines(&table))
 }
 
-/// Calls `row` with each layer, and with its block where that begins.
-fn by_blocks(report: &Report, mut row: impl FnMut(Option<&BlockReport>, &LayerReport)) {
+/// Calls `row` with each layer, and with the index of its block if that begins.
+pub(super) fn by_blocks<L>(
+    layers: &[L],
+    block_of: impl Fn(&L) -> Option<usize>,
+    mut row: impl FnMut(Option<usize>, &L),
+) {
     let mut above = None;
-    for layer in &report.layers {
-        let begins = if layer.block == above { None } else { layer.block };
-        above = layer.block;
-        row(begins.and_then(|index| report.blocks.get(index)), layer);
+    for layer in layers {
+        let block = block_of(layer);
+        row(block.filter(|_| block != above), layer);
+        above = block;
     }
 }
 
-/// Cycles, cycles per MAC and milliseconds.
-fn cycles(cycles: u64, macs: u64, clock: f64) -> [String; 3] {
-    let per_mac = if macs == 0 { String::new() } else { format!("{:.2}", cycles as f64 / macs as f64) };
-    [grouped(cycles), per_mac, format!("{:.2}", cycles as f64 / clock / 1e3)]
+/// A layer's name, indented in a block.
+pub(super) fn indented(name: &str, block: Option<usize>) -> String {
+    let name = shortened(name);
+    if block.is_some() { format!("  {name}") } else { name }
 }
 
-fn indented(layer: &LayerReport) -> String {
-    let name = shortened(&layer.name);
-    if layer.block.is_some() { format!("  {name}") } else { name }
-}
-
-fn cost_row(layer: &LayerReport, clock: f64) -> [String; 9] {
+fn cost_row(layer: &LayerReport) -> [String; 7] {
     let (frame, rows) = (layer.frame, layer.rows);
     let both = |a: usize, b: usize| if a == b { a.to_string() } else { format!("{a}|{b}") };
     let algorithm = match layer.algorithm {
         Some(Algorithm::Reference) => "reference",
         Some(Algorithm::Direct) => "direct",
-        Some(Algorithm::Winograd) => "Winograd",
-        Some(Algorithm::WinogradAtRunTime) => "Winograd, int8",
-        Some(Algorithm::Winograd4) => "Winograd 4x4",
-        Some(Algorithm::Winograd4AtRunTime) => "Winograd 4x4, int8",
+        Some(Algorithm::Winograd) => "Winograd 2",
+        Some(Algorithm::WinogradAtRunTime) => "Winograd 2*",
+        Some(Algorithm::Winograd4) => "Winograd 4",
+        Some(Algorithm::Winograd4AtRunTime) => "Winograd 4*",
         None => "",
     };
-    let [cycles, per_mac, ms] = cycles(layer.cycles, layer.macs, clock);
-    let has_weights = layer.weight_bytes > 0;
     [
-        indented(layer),
+        indented(&layer.name, layer.block),
         algorithm.to_owned(),
         both(frame.strip.into(), rows.strip.into()),
-        if has_weights { grouped(layer.weight_bytes as u64) } else { String::new() },
-        cycles,
-        per_mac,
-        ms,
+        if layer.flash_bytes > 0 { grouped(layer.flash_bytes as u64) } else { String::new() },
+        grouped(layer.cycles),
         both(frame.segment, rows.segment),
         alive(frame.rows_alive, rows.rows_alive, layer.output.height),
     ]
@@ -159,7 +171,7 @@ fn block_row(block: &BlockReport) -> [String; 3] {
 fn layer_row(layer: &LayerReport) -> [String; 6] {
     let has_weights = layer.parameters > 0;
     [
-        indented(layer),
+        indented(&layer.name, layer.block),
         kind(layer),
         layer.output.to_string(),
         if has_weights { grouped(layer.macs) } else { String::new() },
@@ -173,10 +185,18 @@ pub(super) fn scale(scale: f32) -> String {
     if scale >= 0.001 { format!("{scale:.4}") } else { format!("{scale:.1e}") }
 }
 
-/// What the layer does, with kernel size and stride: `conv2d 3x3 /2, +` adds the block's shortcut.
+/// What a layer is, in a column's width.
+pub(super) fn short_kind(kind: &str) -> String {
+    kind.replace("depthwise convolution", "depthwise")
+        .replace("convolution", "conv")
+        .replace("average pooling", "avg pool")
+        .replace("pooling", "pool")
+}
+
+/// What the layer does, with kernel size and stride: `conv 3x3 /2 +` adds the block's shortcut.
 fn kind(layer: &LayerReport) -> String {
-    let mut text = layer.kind.replace("depthwise convolution", "depthwise");
-    if let Some(window) = layer.window {
+    let mut text = short_kind(layer.kind);
+    if let Some(window) = &layer.window {
         let ([height, width], [down, right]) = (window.kernel, window.stride);
         text += &format!(" {height}x{width}");
         match (down, right) {
@@ -197,6 +217,34 @@ fn alive(frame: u16, fed: u16, of: u16) -> String {
     }
 }
 
+/// The outputs, unless class scores are the only one.
+fn outputs(report: &Report) -> String {
+    if let [output] = &report.outputs[..]
+        && output.scores
+    {
+        return String::new();
+    }
+    let mut table = table(&["output", "made by", "shape", "values", "scale", "zero"], "<<><>>");
+    for output in &report.outputs {
+        let OutputReport { name, layer, shape, scores, softmax, .. } = output;
+        let layer = report.layers.get(*layer).map_or("", |layer| layer.name.as_str());
+        let values = match (scores, softmax) {
+            (true, true) => "f32 probabilities",
+            (true, false) => "f32 class scores",
+            (false, _) => "int8",
+        };
+        table.add_row([
+            shortened(name),
+            shortened(layer),
+            shape.to_string(),
+            values.to_owned(),
+            output.scale.map_or(String::new(), scale),
+            output.zero_point.map_or(String::new(), |zero_point| zero_point.to_string()),
+        ]);
+    }
+    lines(&table)
+}
+
 /// Flash and RAM that the network needs.
 pub(super) fn requirements(report: &Report) -> String {
     let mut table = table(&["needs", "bytes", ""], "<><");
@@ -212,5 +260,32 @@ fn segments(plan: &Occupancy) -> String {
     let plural = if count == 1 { "" } else { "s" };
     let tensors = plan.segments.iter().map(|segment| segment.tensors).max().unwrap_or(0);
     let peak = grouped(plan.peak_bytes as u64);
-    format!("{count} segment{plural} of at most {tensors} tensors, {peak} bytes alive at the peak")
+    format!("{count} segment{plural}, at most {tensors} tensors; peak {peak} bytes")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_fit_their_column() {
+        let kinds = [
+            ("depthwise convolution", "depthwise"),
+            ("convolution", "conv"),
+            ("global average pooling", "global avg pool"),
+            ("average pooling", "avg pool"),
+            ("max pooling", "max pool"),
+            ("dense", "dense"),
+        ];
+        for (kind, short) in kinds {
+            assert_eq!(short_kind(kind), short);
+        }
+    }
+
+    #[test]
+    fn a_block_begins_where_the_layer_above_is_not_in_it() {
+        let mut found = Vec::new();
+        by_blocks(&[None, Some(0), Some(0), Some(1), None], |block| *block, |begins, _| found.push(begins));
+        assert_eq!(found, [None, Some(0), None, Some(1), None]);
+    }
 }

@@ -1,5 +1,7 @@
 //! JSON forms of the runtime's types: what `--json` prints does not depend on how they are declared.
 
+use std::fmt;
+
 use serde::Serialize;
 use skipstone::Shape;
 use skipstone::host::{Algorithm, Window};
@@ -15,6 +17,13 @@ pub(crate) struct ShapeJson {
 impl From<Shape> for ShapeJson {
     fn from(Shape { height, width, channels }: Shape) -> Self {
         ShapeJson { height, width, channels }
+    }
+}
+
+impl fmt::Display for ShapeJson {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ShapeJson { height, width, channels } = self;
+        write!(f, "{height}x{width}x{channels}")
     }
 }
 

@@ -3,8 +3,10 @@
 pub(crate) mod convert;
 pub(crate) mod eval;
 mod evaluation;
+mod flash;
 mod host;
 pub(crate) mod inspect;
+mod json;
 pub(crate) mod keygen;
 mod occupancy;
 mod page;
@@ -22,13 +24,15 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
-use skipstone::{Model, ParseError};
-use skipstone_tools::import::ImportOptions;
+use skipstone::Model;
+use skipstone::error::ParseError;
+use skipstone::host::Softmax;
+use skipstone_tools::front::ImportOptions;
 
-/// How pixels become the network's input, where the model file does not say it.
+/// How pixels become the network's input, if the model file does not say it.
 #[derive(Args)]
 struct PixelArguments {
-    /// Mean that is subtracted from each channel, in units of pixel / 255; one value serves all channels
+    /// Mean that is subtracted from each channel, in units of pixel / 255; or one value for all channels
     #[arg(
         long,
         value_name = "R,G,B",
@@ -50,7 +54,7 @@ struct PixelArguments {
     )]
     std: Option<Vec<f32>>,
 
-    /// Mean and standard deviation by name: the data set's, or the range that pixels are brought to
+    /// Mean and standard deviation by name: of a data set, or of a range of pixel values
     #[arg(long, value_name = "NAME", allow_hyphen_values = true, conflicts_with_all = ["mean", "std"])]
     normalize: Option<Normalization>,
 }
@@ -137,13 +141,32 @@ fn parse<'a>(blob: &'a [u8], path: &Path) -> Result<Model<'a>> {
     })
 }
 
-/// Refuses an output that cannot be written or would replace an input, before any long work begins.
+/// Rejects a blob without class scores.
+fn classify(model: &Model<'_>, path: &Path) -> Result<()> {
+    if model.classes() == 0 {
+        bail!(
+            "{}: gives int8 values, no class scores, so there is nothing to compare with labels\n  \
+             help: 'skipstone run' prints the values; for an accuracy, convert the model with its last dense \
+             layer as an output (--output NAME)",
+            path.display()
+        );
+    }
+    Ok(())
+}
+
+/// Whether the network itself normalizes its class scores.
+fn has_softmax(model: &Model<'_>) -> bool {
+    let mut entries = model.layers().flatten().filter(|entry| entry.layer.gives_scores());
+    entries.any(|entry| entry.output.is_some_and(|(_, softmax)| softmax != Softmax::None))
+}
+
+/// Rejects an output that cannot be written or would replace an input, before any long work begins.
 fn check_output(output: &Path, inputs: &[&Path]) -> Result<()> {
     if output.is_dir() {
         bail!("{}: is a folder\n  help: name the file to write", output.display());
     }
     if output.exists() && !output.is_file() {
-        bail!("{}: is no regular file\n  help: name another output", output.display());
+        bail!("{}: is not a regular file\n  help: name another output", output.display());
     }
     let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty());
     if let Some(folder) = folder
@@ -171,7 +194,7 @@ fn print_json(value: &impl Serialize) -> Result<()> {
     print(&(serde_json::to_string(value)? + "\n"))
 }
 
-/// A progress bar on standard error; hidden where that is no terminal.
+/// A progress bar on standard error; hidden if that is not a terminal.
 fn progress_bar(hidden: bool) -> Result<ProgressBar> {
     let bar = if hidden {
         ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden())

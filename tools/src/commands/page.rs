@@ -9,8 +9,8 @@ mod memory;
 use anyhow::Result;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use skipstone::Model;
-use skipstone_tools::convert::{Converted, LayerReport};
-use skipstone_tools::network::FloatNetwork;
+use skipstone_tools::convert::{Converted, LayerReport, MIN_SIGNAL_TO_NOISE_DB};
+use skipstone_tools::ir::FloatNetwork;
 
 use super::evaluation::Evaluation;
 use super::report::Report;
@@ -66,7 +66,8 @@ pub(crate) fn page(content: &Content<'_>) -> Result<String> {
                 }
                 main {
                     (summary(content))
-                    (noise(&converted.layers))
+                    (warnings(&converted.warnings))
+                    (noise(&converted.layers, report))
                     (activations::section(network, &converted.observed))
                     (bars::weights(network))
                     (memory::section(&model, report)?)
@@ -103,8 +104,8 @@ fn summary(content: &Content<'_>) -> Markup {
         @match &content.accuracy {
             Some(Accuracy { images, seen: false, .. }) => p.quiet { "Accuracy on " (printable(images)) "." },
             Some(Accuracy { images, seen: true, .. }) => p.quiet {
-                "Accuracy on " (printable(images)) ", the calibration images themselves: what it is on others, "
-                code { "--evaluate" } " or " code { "skipstone eval" } " tells."
+                "Accuracy on " (printable(images)) ", the calibration images themselves. For other images use "
+                code { "--evaluate" } " or " code { "skipstone eval" } "."
             },
             None => p.quiet {
                 "No accuracy: no labelled images were given. " code { "--evaluate" } " takes them."
@@ -117,25 +118,39 @@ fn tile(figure: &str, caption: &str) -> Markup {
     html! { div.tile { strong { (figure) } span { (caption) } } }
 }
 
-/// Signal-to-noise ratio of every layer and block, as bars in a table.
-fn noise(layers: &[LayerReport]) -> Markup {
+/// What may cost accuracy.
+fn warnings(warnings: &[String]) -> Markup {
+    html! {
+        @if !warnings.is_empty() {
+            section {
+                h2 { "Warnings" }
+                ul { @for warning in warnings { li { (printable(warning)) } } }
+            }
+        }
+    }
+}
+
+/// Signal-to-noise ratio of every layer, as bars in a table.
+fn noise(layers: &[LayerReport], report: &Report) -> Markup {
     html! {
         section {
             h2 { "Signal to noise, layer by layer" }
             p.quiet {
-                "Power of the float network's output over that of the difference, at the end of each layer \
-                 or block; 6 dB are one bit. Errors of earlier layers are in it."
+                "Power of the float network's output over that of the difference, after each layer; 6 dB are \
+                 one bit. Errors of earlier layers are included. Below " (MIN_SIGNAL_TO_NOISE_DB)
+                " dB the conversion warns."
             }
             div.wide {
                 table {
                     thead {
-                        tr { th { "layer" } th.more { "kind" } th.more { "output" } th.number.more { "step" } th.number { "dB" } th.chart {} }
+                        tr { th { "layer" } th.more { "kind" } th.more { "block" } th.more { "output" } th.number.more { "step" } th.number { "dB" } th.chart {} }
                     }
                     tbody {
                         @for layer in layers {
                             tr {
                                 td.name { (printable(&layer.name)) }
                                 td.more { (layer.kind) }
+                                td.more { @if let Some(block) = layer.block.and_then(|block| report.blocks.get(block)) { (printable(&block.name)) } }
                                 td.more { (layer.output) }
                                 td.number.more { @if let Some(scale) = layer.scale { (significant(scale.into())) } }
                                 @if let Some(decibel) = layer.signal_to_noise_db {
@@ -154,12 +169,9 @@ fn noise(layers: &[LayerReport]) -> Markup {
     }
 }
 
-/// Names of the layers in order, those in blocks with their block's.
+/// Names of the layers in order.
 fn layer_names(report: &Report) -> impl Iterator<Item = String> {
-    report.layers.iter().map(|layer| match layer.block.and_then(|block| report.blocks.get(block)) {
-        Some(block) => format!("{} {}", block.name, layer.name),
-        None => layer.name.clone(),
-    })
+    report.layers.iter().map(|layer| layer.name.clone())
 }
 
 /// A number with three significant digits.

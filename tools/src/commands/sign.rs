@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use skipstone::signature::TRAILER_BYTES;
+use skipstone::update::signature::TRAILER_BYTES;
 use skipstone_tools::blob::{Blob, write_atomically};
 use skipstone_tools::signing;
 

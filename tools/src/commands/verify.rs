@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::{Result, anyhow};
 use clap::Args;
-use skipstone::SignatureError;
-use skipstone::signature::Signed;
+use skipstone::error::SignatureError;
+use skipstone::update::signature::Signed;
 use skipstone_tools::blob::Blob;
 use skipstone_tools::signing;
 

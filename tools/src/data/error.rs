@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use skipstone::Shape;
 use thiserror::Error;
 
-use crate::float::MAX_TENSOR_LENGTH;
+use crate::ir::MAX_TENSOR_LENGTH;
 use crate::picture::{PictureError, PictureProblem};
 
 /// Data that cannot be used.

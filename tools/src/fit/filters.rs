@@ -4,7 +4,8 @@ use std::borrow::Cow;
 
 use skipstone::Shape;
 
-use crate::ir::{IntegerWeights, Layer, Operation, Real, Weights, Window};
+use crate::float::kernels;
+use crate::ir::{Layer, Operation, Real, Window};
 
 /// The filters of a convolution. A dense layer is a convolution whose kernel is as large as its input.
 pub(crate) struct Filters<'n> {
@@ -40,15 +41,18 @@ impl<'n> Filters<'n> {
             | Operation::Pad { .. }
             | Operation::Softmax { .. } => return None,
         };
-        let (weights, bias) = match &layer.parameters.weights {
-            // a bias has f32 precision everywhere, in the float network too
-            Weights::Real { weights, bias } => {
-                (Cow::Borrowed(&weights[..]), bias.iter().map(|bias| *bias as f32).collect())
-            }
-            Weights::Integers(integers) => reals(integers, &layer.operation),
-            Weights::None | Weights::Affine(_) => return None,
-        };
+        let (weights, bias) = layer.parameters.weights.real(&layer.operation);
+        if bias.len() != outputs {
+            return None;
+        }
+        // a bias has f32 precision everywhere, in the float network too
+        let bias = bias.iter().map(|bias| *bias as f32).collect();
         Some(Filters { window, depthwise, inputs: from.channels.into(), outputs, weights, bias })
+    }
+
+    /// A convolution of these sizes.
+    pub(crate) fn with<'a>(&self, weights: &'a [f32], bias: &'a [f32]) -> kernels::Filters<'a> {
+        kernels::Filters { window: self.window, depthwise: self.depthwise, weights, bias }
     }
 
     /// Number of weights in an output channel's filter.
@@ -84,26 +88,4 @@ impl<'n> Filters<'n> {
 /// Whether an operation has weights.
 pub(crate) const fn has_weights(operation: &Operation) -> bool {
     matches!(operation, Operation::Conv2d { .. } | Operation::Dense { .. })
-}
-
-/// Real value of one step of an output channel's weights.
-pub(crate) fn weight_step(integers: &IntegerWeights, channel: usize) -> f64 {
-    f64::from(integers.scales[channel.min(integers.scales.len() - 1)])
-}
-
-/// The real weights and biases that a layer's integers stand for.
-pub(crate) fn reals<'n>(integers: &IntegerWeights, operation: &Operation) -> (Cow<'n, [f32]>, Vec<f32>) {
-    let outputs = integers.bias.len().max(1);
-    let filter = (integers.weights.len() / outputs).max(1);
-    let last = matches!(operation, Operation::Conv2d { depthwise: true, .. });
-    let weights = integers.weights.iter().enumerate().map(|(index, weight)| {
-        let channel = if last { index % outputs } else { index / filter };
-        (f64::from(*weight) * weight_step(integers, channel)) as f32
-    });
-    let bias = integers.bias.iter().enumerate().map(|(channel, bias)| {
-        // single precision, as a file has the scale of biases
-        let step = integers.input.scale * weight_step(integers, channel) as f32;
-        (f64::from(*bias) * f64::from(step)) as f32
-    });
-    (weights.collect(), bias.collect())
 }

@@ -13,18 +13,27 @@
 //! Front ends emit every operation, one layer each. The passes fuse them, until only
 //! [operations that the runtime has](Operation::is_final) are left: batch norm is folded into the weights,
 //! activations become a property of the layer before, and the addition of a residual shortcut a property of
-//! the convolution that completes the sum. Residual blocks are a *view* of the list: see [`blocks`].
+//! the convolution that completes the sum. Residual blocks are a *view* of the list: see [`blocks()`].
+//!
+//! # Adding an operation
+//! A variant of [`Operation`], and what the compiler then asks for: its shape and weights in `shapes.rs`, its
+//! float kernel in `float.rs`, its note in `front/notes.rs`, its line in `quantize`. A front end emits it from
+//! the operator's file in `front/lower`.
 
 mod affine;
 mod blocks;
 mod shapes;
+mod weights;
 mod window;
 
-pub use affine::Affine;
-pub use blocks::{Block, BlockKind, blocks};
-pub use shapes::{ShapeError, output_shape};
 use skipstone::Shape;
+
+pub use affine::{Affine, BatchNorm, VarianceError};
+pub use blocks::{Block, BlockKind, blocks};
+pub(crate) use shapes::tensor;
+pub use shapes::{MAX_TENSOR_LENGTH, ShapeError, ShapeProblem, check, check_weights, output_shape};
 pub use window::Window;
+pub(crate) use window::stride_product;
 
 /// Index of a tensor: 0 is the input, *i* + 1 is what layer *i* makes.
 pub type TensorId = usize;
@@ -213,6 +222,8 @@ pub struct IntegerWeights {
     pub scales: Vec<f32>,
     /// One bias for each output, in steps of the input's scale times the weights'.
     pub bias: Vec<i32>,
+    /// The same biases as real numbers, by the scale that the file gives them: what the float network adds.
+    pub real_bias: Vec<f32>,
     /// What the integers of the tensor that the layer reads stand for, in the file.
     pub input: TensorScale,
 }
@@ -302,6 +313,43 @@ pub struct Preprocessing {
     pub std: Vec<f32>,
 }
 
+impl FloatNetwork {
+    /// A network without layers, for images of this shape whose pixels enter as pixel / 255.
+    pub fn new(name: impl Into<String>, input: Shape) -> Self {
+        let preprocessing = Preprocessing { mean: vec![0.0], std: vec![1.0] };
+        let (layers, outputs, labels) = (Vec::new(), Vec::new(), Vec::new());
+        Network { name: name.into(), input, preprocessing, input_scale: None, layers, outputs, labels }
+    }
+
+    /// Adds a layer, after checking its shape and its weights, and returns the tensor that it makes.
+    ///
+    /// # Errors
+    /// If the tensors that it reads do not fit the operation, or the weights have another length.
+    pub fn push(
+        &mut self,
+        name: impl Into<String>,
+        inputs: &[TensorId],
+        operation: Operation,
+        weights: Weights,
+    ) -> Result<TensorId, ShapeProblem> {
+        let shapes: Vec<Shape> = inputs.iter().map(|&tensor| self.shape(tensor)).collect();
+        let shape = output_shape(&operation, &shapes)?;
+        check_weights(&operation, shapes[0], &weights)?;
+        let name = name.into();
+        self.layers.push(Layer {
+            place: name.clone(),
+            name,
+            inputs: inputs.to_vec(),
+            shortcut: None,
+            operation,
+            activation: Activation::NONE,
+            shape,
+            parameters: Real { weights, scale: None, sum_scale: None },
+        });
+        Ok(self.layers.len())
+    }
+}
+
 impl<P> Network<P> {
     /// Shape of a tensor.
     ///
@@ -337,7 +385,31 @@ impl<P> Layer<P> {
     }
 }
 
+impl<P> Layer<P> {
+    /// Whether the layer is a convolution.
+    pub fn is_convolution(&self) -> bool {
+        matches!(self.operation, Operation::Conv2d { .. })
+    }
+}
+
 impl Operation {
+    /// The window that slides over the image; `None` if there is none.
+    pub fn window(&self) -> Option<Window> {
+        match self {
+            Operation::Conv2d { window, .. }
+            | Operation::MaxPool(window)
+            | Operation::AveragePool { window, .. } => Some(*window),
+            Operation::Dense { .. }
+            | Operation::GlobalAveragePool
+            | Operation::Affine { .. }
+            | Operation::Clamp { .. }
+            | Operation::Add
+            | Operation::Subsample { .. }
+            | Operation::Pad { .. }
+            | Operation::Softmax { .. } => None,
+        }
+    }
+
     /// Whether the runtime has the operation, so that no pass needs to remove it.
     pub fn is_final(&self) -> bool {
         match self {

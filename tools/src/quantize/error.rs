@@ -10,8 +10,8 @@ use crate::ir::ShapeError;
 pub enum QuantizeError {
     #[error(transparent)]
     Shape(#[from] ShapeError),
-    #[error("the network has no output: name at least one layer to receive")]
-    NoOutput,
+    #[error("the output '{output}' is the network's input; name a layer")]
+    InputAsOutput { output: String },
     #[error("{layer}: {what} number {index} is {value}; train or export the network again")]
     NotFinite { layer: String, what: &'static str, index: usize, value: f32 },
     #[error(

@@ -2,7 +2,7 @@
 
 use super::QuantizeError;
 use super::fold::Parameters;
-use crate::fit::{Filters, MAX_WEIGHT, weight_step};
+use crate::fit::{Filters, MAX_WEIGHT};
 use crate::ir::{IntegerWeights, TensorScale};
 
 /// The integers of a layer in its file, and its biases; `input` is what the layer reads here.
@@ -29,7 +29,7 @@ pub(super) fn kept(
             return Err(QuantizeError::Accumulator { layer: layer.into(), channel, bound });
         }
         parameters.bias.push(bias as i32);
-        parameters.scales.push(f64::from(input.scale) * weight_step(integers, channel));
+        parameters.scales.push(f64::from(input.scale) * f64::from(integers.scale(channel)));
     }
     Ok(parameters)
 }

@@ -112,8 +112,12 @@ pub fn quantize_fitted(
         preprocessing: network.preprocessing.clone(),
         input_scale: quantizer.meanings[INPUT].tensor(),
         layers,
+        // labels name class scores: int8 values have none
+        labels: match outputs.iter().any(|output| gives_scores(network, output.tensor)) {
+            true => network.labels.clone(),
+            false => Vec::new(),
+        },
         outputs,
-        labels: network.labels.clone(),
     })
 }
 
@@ -133,11 +137,10 @@ impl Quantizer<'_> {
     /// The network's outputs, with the softmax that the runtime computes.
     fn outputs(&self) -> Result<Vec<Output>, QuantizeError> {
         let network = self.network;
-        if network.outputs.is_empty() || network.outputs.iter().any(|output| output.tensor == INPUT) {
-            return Err(QuantizeError::NoOutput);
-        }
         let output = |output: &Output| {
-            let layer = &network.layers[output.tensor - 1];
+            let Some(layer) = network.producer(output.tensor) else {
+                return Err(QuantizeError::InputAsOutput { output: output.name.clone() });
+            };
             if output.softmax != Softmax::None && !gives_scores(network, output.tensor) {
                 return Err(QuantizeError::Softmax { layer: layer.name.clone() });
             }

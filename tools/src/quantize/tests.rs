@@ -180,12 +180,17 @@ fn a_softmax_needs_class_scores() {
     let mut network = network(vec![conv2d("stem", 0, 1, 4), scores("fc", 1, 256, 10)]);
     network.outputs[0].softmax = Softmax::Float;
     assert_eq!(fused(&network, &ranges(&network, -1.0)).outputs[0].softmax, Softmax::Float);
-    network.outputs[0].tensor = 1;
+    // nor are there labels without class scores
+    network.labels = vec!["label".into(); 10];
+    assert_eq!(fused(&network, &ranges(&network, -1.0)).labels, network.labels);
+    network.outputs[0] = Output { name: "stem".into(), tensor: 1, softmax: Softmax::None };
+    assert_eq!(fused(&network, &ranges(&network, -1.0)).labels, [""; 0]);
+    network.outputs[0].softmax = Softmax::Float;
     let error = quantize(&network, &ranges(&network, -1.0), Rounding::Fused).unwrap_err();
     assert_eq!(error, QuantizeError::Softmax { layer: "stem".into() });
-    network.outputs.clear();
+    network.outputs[0].tensor = INPUT;
     let error = quantize(&network, &ranges(&network, -1.0), Rounding::Fused).unwrap_err();
-    assert_eq!(error, QuantizeError::NoOutput);
+    assert_eq!(error, QuantizeError::InputAsOutput { output: "scores".into() });
 }
 
 #[test]
@@ -194,7 +199,13 @@ fn integers_of_a_file_are_kept_and_bounded() {
     let input = TensorScale { scale: 1.0 / 255.0, zero_point: -128 };
     network.input_scale = Some(input);
     let weights: Vec<i8> = (0..36).map(|index| (index * 7 - 126) as i8).collect();
-    let integers = IntegerWeights { weights, scales: vec![0.5], bias: vec![10, -20, 30, 40], input };
+    let integers = IntegerWeights {
+        weights,
+        scales: vec![0.5],
+        bias: vec![10, -20, 30, 40],
+        real_bias: vec![0.0; 4],
+        input,
+    };
     network.layers[0].parameters.weights = Weights::Integers(integers.clone());
     assert!(is_quantized(&network));
     let found = fused(&network, &ranges(&network, -1.0));

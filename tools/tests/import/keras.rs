@@ -166,13 +166,13 @@ fn layers_that_cannot_be_represented_are_refused_by_name() {
             r#""class_name": "ReLU""#,
             r#""class_name": "LeakyReLU""#,
             ErrorKind::Operator,
-            "no layer here computes LeakyReLU",
+            "unsupported operator LeakyReLU",
         ),
         (
             r#""negative_slope": 0.0"#,
             r#""negative_slope": 0.1"#,
             ErrorKind::Operator,
-            "no layer here computes ReLU",
+            "unsupported operator ReLU",
         ),
         (r#""max_value": 6.0"#, r#""max_value": 4.0"#, ErrorKind::Operator, "clamps to 0 .. 4"),
         (
@@ -221,7 +221,7 @@ fn layers_that_cannot_be_represented_are_refused_by_name() {
             r#""output_layers": ["dense", 0, 0]"#,
             r#""output_layers": ["dance", 0, 0]"#,
             ErrorKind::Damaged,
-            "output 'dance': is made by no layer",
+            "output 'dance': is not produced by any layer",
         ),
         (
             r#""class_name": "Functional""#,

@@ -223,7 +223,7 @@ fn checkpoints_of_every_float_type_answer_as_pytorch_does() {
 #[test]
 fn models_that_cannot_be_represented_are_refused_by_name() {
     let cases = [
-        ("unsupported-lstm", ErrorKind::Operator, "node '/lstm/LSTM' (LSTM): no layer here computes LSTM"),
+        ("unsupported-lstm", ErrorKind::Operator, "node '/lstm/LSTM' (LSTM): unsupported operator LSTM"),
         ("concat", ErrorKind::Operator, "node '/Concat' (Concat): joins tensors"),
         ("grouped", ErrorKind::Operator, "node '/conv2/Conv' (Conv): has 2 groups for 4 channels"),
         ("dynamic-shape", ErrorKind::DynamicShape, "input 'input': its height is not fixed"),
@@ -231,7 +231,7 @@ fn models_that_cannot_be_represented_are_refused_by_name() {
         (
             "external-data",
             ErrorKind::ExternalData,
-            "tensor 'conv2.weight': its elements lie in another file, 'external-data.bin', which cannot be read",
+            "tensor 'conv2.weight': its elements are in another file, 'external-data.bin', which cannot be read",
         ),
     ];
     for (name, kind, message) in cases {

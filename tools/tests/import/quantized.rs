@@ -136,8 +136,8 @@ fn other_quantized_files_are_refused_by_name() {
     let cases = [
         ("qdq-asymmetric", "its integers are not symmetric", "weight_type=QuantType.QInt8"),
         ("qdq-16-bit", "int16", "int8 or uint8"),
-        ("qoperator", "no layer here computes QLinearConv", "QuantFormat.QDQ instead of QOperator"),
-        ("quantized-dynamically", "no layer here computes DynamicQuantizeLinear", "--calibrate"),
+        ("qoperator", "unsupported operator QLinearConv", "QuantFormat.QDQ instead of QOperator"),
+        ("quantized-dynamically", "unsupported operator DynamicQuantizeLinear", "--calibrate"),
     ];
     for (name, reason, help) in cases {
         let error = import(&fixture(&format!("{name}.onnx")), &ImportOptions::default()).unwrap_err();

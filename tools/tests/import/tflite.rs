@@ -177,7 +177,7 @@ fn pixels_are_what_the_file_says_of_its_input() {
 fn files_that_cannot_be_represented_are_refused_by_name() {
     let cases = [
         ("tflite-int16", ErrorKind::Operator, "has 16 bits, activations here have 8"),
-        ("tflite-gated", ErrorKind::Operator, "no layer here computes LOGISTIC"),
+        ("tflite-gated", ErrorKind::Operator, "unsupported operator LOGISTIC"),
         ("tflite-nan-weight", ErrorKind::Value, "is NaN"),
     ];
     for (name, kind, message) in cases {

@@ -6,15 +6,15 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
-use skipstone::stage::Stage;
-use skipstone::{Arena, Block, Model, Network, Shortcut, Windowed};
+use skipstone::host::{Kind, Operation, span};
+use skipstone::{Arena, Model, Network};
 use skipstone_tools::blob::Blob;
 use skipstone_tools::convert::{Method, convert};
 use skipstone_tools::float::Evaluator;
-use skipstone_tools::import::{ImportOptions, import};
-use skipstone_tools::layerwise;
-use skipstone_tools::network::{FloatNetwork, Part, TensorId};
-use skipstone_tools::optimize::Wishes;
+use skipstone_tools::front::{ImportOptions, import};
+use skipstone_tools::ir::FloatNetwork;
+use skipstone_tools::layerwise::{Values, run_layers};
+use skipstone_tools::plan::choose::Wishes;
 use skipstone_tools::quantize::Rounding;
 
 /// Scale of the logits in the int8 file.
@@ -56,7 +56,7 @@ fn the_float_file_answers_as_tensorflow_lite() {
     let golden: Vec<f32> = golden.as_chunks().0.iter().map(|&value| f32::from_le_bytes(value)).collect();
     let errors = images[..200].par_iter().zip(golden.par_chunks_exact(10)).map(|((image, _), golden)| {
         let scores = evaluator.run(image, &mut |_, _| {});
-        scores.iter().zip(golden).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+        scores[0].iter().zip(golden).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
     });
     let error = errors.reduce(|| 0.0, f32::max);
     println!("largest error of 200 images' probabilities: {error:e}");
@@ -97,58 +97,51 @@ fn golden_layers(path: &Path) -> impl Fn(usize) -> Vec<i8> + use<> {
     move |number| tensors[&number].clone()
 }
 
-/// What the block's convolutions make of `input`: the path's, without the addition, then the projection's.
-fn inner(block: &Block<'_>, input: &[i8]) -> Vec<Vec<i8>> {
-    let run = |layer, input: &[i8]| {
-        let layer = Windowed::Conv2d(layer);
-        let mut output = vec![0; layer.output().len()];
-        layer.run(input, &mut vec![0; layer.scratch_len()], &mut output).unwrap();
-        output
-    };
-    let mut tensors: Vec<Vec<i8>> = Vec::new();
-    for layer in block.path() {
-        let output = run(*layer, tensors.last().map_or(input, |last| last));
-        tensors.push(output);
-    }
-    if let Shortcut::Projection(layer) = block.shortcut() {
-        tensors.push(run(*layer, input));
-    }
-    tensors
-}
-
 #[test]
 fn tflite_exact_is_every_layer_of_the_reference_kernels() {
     let Some((folder, images)) = data() else { return };
     let blob = blob(&folder, Rounding::TfliteExact);
     let model = Model::parse(&blob).unwrap();
-    let entries: Vec<_> = model.stages().map(Result::unwrap).collect();
-    let stages: Vec<Stage<'_>> = entries.iter().map(|entry| entry.stage.clone()).collect();
-    // the file's tensors that each stage makes, and those inside of it
-    let tensors =
-        [(22, vec![]), (25, vec![23, 24]), (29, vec![26, 27, 28]), (33, vec![30, 31, 32]), (34, vec![])];
+    let layers: Vec<_> = model.layers().map(|entry| entry.unwrap().layer).collect();
+    let spans: Vec<_> = (0..layers.len() as u16).filter_map(|last| span(&layers, last)).collect();
+    assert_eq!(spans.len(), 3);
+    // the file's tensors of each block: the path's sums, the projection, the sum of both
+    let blocks = [([23, 24], None, 25), ([26, 27], Some(28), 29), ([30, 31], Some(32), 33)];
     for (index, (image, _)) in images[..4].iter().enumerate() {
         let golden =
             golden_layers(&folder.join(format!("golden/resnet8_int8_tflite_layers_image{index}.npz")));
-        let mut input = golden(0);
+        let made = run_layers(&layers, image).unwrap();
+        let values = |layer: u16| match &made[usize::from(layer)] {
+            Values::Integers(values) => values,
+            Values::Scores(scores) => panic!("{scores:?}"),
+        };
         let mut seen = 0;
-        let scores = layerwise::run(&stages, image, &mut |stage, output| {
-            let (made, inside) = &tensors[stage];
-            if let Some(block) = stages[stage].block() {
-                let made = inner(&block, &input);
-                assert_eq!(made.len(), inside.len());
-                for (made, number) in made.iter().zip(inside) {
-                    assert_eq!(*made, golden(*number), "image {index}, tensor {number}");
-                    seen += 1;
-                }
-            }
-            assert_eq!(output, golden(*made), "image {index}, tensor {made}");
+        let mut check = |values: &[i8], number: usize| {
+            assert_eq!(values, golden(number), "image {index}, tensor {number}");
             seen += 1;
-            input = output.to_vec();
-        });
-        // the logits' zero point is 24
-        let logits: Vec<i8> = scores.unwrap().iter().map(|score| (score + 24.0) as i8).collect();
-        assert_eq!(logits, golden(36), "image {index}");
+        };
+        check(values(0), 22);
+        for (span, ([first, last], projection, sum)) in spans.iter().zip(blocks) {
+            let Operation::Addition(layer, _) = &layers[usize::from(span.last)].operation else { panic!() };
+            let before = layers[usize::from(span.last)].node.reads - 1;
+            check(values(before), first);
+            // the path's last convolution, without the addition
+            let mut output = vec![0; layer.output().len()];
+            layer.run(values(before), &mut vec![0; layer.scratch_len()], &mut output).unwrap();
+            check(&output, last);
+            check(values(span.last), sum);
+            match (span.kind, projection) {
+                (Kind::Identity, None) => {}
+                (Kind::Convolutional(layer), Some(number)) => check(values(layer), number),
+                other => panic!("{other:?}"),
+            }
+        }
+        check(values(layers.len() as u16 - 2), 34);
         assert_eq!(seen, 13);
+        // the logits' zero point is 24
+        let Some(Values::Scores(scores)) = made.last() else { panic!() };
+        let logits: Vec<i8> = scores.iter().map(|score| (score + 24.0) as i8).collect();
+        assert_eq!(logits, golden(36), "image {index}");
     }
 }
 
@@ -157,11 +150,11 @@ fn fused_rounding_is_nearer_to_the_float_network_than_tensorflow_lite() {
     let Some((folder, images)) = data() else { return };
     let float = float_network(&folder);
     let evaluator = Evaluator::new(&float).unwrap();
-    let output = TensorId { stage: 5, part: Part::Output };
+    let output = float.outputs[0].tensor;
     let error = |rounding, unit: f32| {
         let blob = blob(&folder, rounding);
         let model = Model::parse(&blob).unwrap();
-        let stages: Vec<Stage<'_>> = model.stages().map(|entry| entry.unwrap().stage).collect();
+        let layers: Vec<_> = model.layers().map(|entry| entry.unwrap().layer).collect();
         let squares = images[..500].par_iter().map(|(image, _)| {
             let mut logits = Vec::new();
             evaluator.run(image, &mut |tensor, values| {
@@ -170,7 +163,8 @@ fn fused_rounding_is_nearer_to_the_float_network_than_tensorflow_lite() {
                 }
             });
             assert_eq!(logits.len(), 10);
-            let scores = layerwise::run(&stages, image, &mut |_, _| {}).unwrap();
+            let made = run_layers(&layers, image).unwrap();
+            let Some(Values::Scores(scores)) = made.last() else { panic!() };
             scores.iter().zip(&logits).map(|(a, b)| f64::from(a * unit - b).powi(2)).sum::<f64>()
         });
         (squares.sum::<f64>() / 5000.0).sqrt()

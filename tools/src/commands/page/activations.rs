@@ -5,9 +5,8 @@ use std::fmt::Write;
 
 use maud::{Markup, html};
 use skipstone_tools::calibrate::Observed;
-use skipstone_tools::float::{Part, TensorId};
-use skipstone_tools::network::{FloatNetwork, Shortcut, Stage};
-use skipstone_tools::quantize::stage_name;
+use skipstone_tools::ir::{FloatNetwork, Operation, TensorId};
+use skipstone_tools::quantize::gives_scores;
 
 use super::significant;
 use crate::commands::text::printable;
@@ -28,7 +27,7 @@ pub(super) fn section(network: &FloatNetwork, observed: &BTreeMap<TensorId, Obse
                  256 int8 steps cover (shaded). What lies outside is clipped to its ends. The dashed line is zero."
             }
             div.cards {
-                @for (tensor, observed) in shown { (card(&name(network, *tensor), observed)) }
+                @for (tensor, observed) in shown { (card(name(network, *tensor), observed)) }
             }
         }
     }
@@ -36,26 +35,13 @@ pub(super) fn section(network: &FloatNetwork, observed: &BTreeMap<TensorId, Obse
 
 /// Whether the tensor has an int8 range of its own.
 fn is_quantized(network: &FloatNetwork, tensor: TensorId) -> bool {
-    let pooled = matches!(
-        network.stages.get(tensor.stage),
-        Some(Stage::MaxPool2d(_) | Stage::AveragePool2d(_) | Stage::Softmax)
-    );
-    let softmax = usize::from(network.stages.last() == Some(&Stage::Softmax));
-    let scores = tensor.stage + 1 + softmax >= network.stages.len() && tensor.part == Part::Output;
-    tensor.part != Part::Input && !pooled && !scores
+    let Some(layer) = network.producer(tensor) else { return false };
+    let pooled = matches!(layer.operation, Operation::MaxPool(_) | Operation::AveragePool { .. });
+    !pooled && !gives_scores(network, tensor)
 }
 
-fn name(network: &FloatNetwork, tensor: TensorId) -> String {
-    let Some(stage) = network.stages.get(tensor.stage) else { return String::new() };
-    match (stage, tensor.part) {
-        (Stage::Block(block), Part::Path(index)) => block.path.get(index).map(|layer| layer.name.clone()),
-        (Stage::Block(block), Part::Projection) => match &block.shortcut {
-            Shortcut::Projection(layer) => Some(layer.name.clone()),
-            _ => None,
-        },
-        _ => None,
-    }
-    .unwrap_or_else(|| stage_name(stage).to_owned())
+fn name(network: &FloatNetwork, tensor: TensorId) -> &str {
+    network.producer(tensor).map_or("input", |layer| &layer.name)
 }
 
 fn card(name: &str, observed: &Observed) -> Markup {

@@ -1,14 +1,11 @@
 //! Bars in tables: what the weights range over, and where the flash goes.
 
 use maud::{Markup, html};
-use skipstone_tools::network::{FloatNetwork, Shortcut, Stage};
+use skipstone_tools::ir::{FloatNetwork, Operation};
 
 use super::{layer_names, significant};
 use crate::commands::report::Report;
 use crate::commands::text::{grouped, percent, printable};
-
-/// Bytes that each output channel has beside its weights: a bias and a multiplier (or a score's scale).
-const CHANNEL_BYTES: u64 = 8;
 
 /// A bar between two parts of the track's length.
 pub(super) fn bar(from: f64, to: f64) -> Markup {
@@ -77,10 +74,10 @@ pub(super) fn weights(network: &FloatNetwork) -> Markup {
     }
 }
 
-fn spreads(network: &FloatNetwork) -> Vec<Spread<'_>> {
+fn spreads<'n>(network: &'n FloatNetwork) -> Vec<Spread<'n>> {
     let mut layers = Vec::new();
-    // depthwise filters lie channel by channel within a position, others one behind the other
-    let mut push = |name, weights: &[f32], channels: usize, depthwise: bool| {
+    // depthwise filters are interleaved, others are stored consecutively
+    let mut push = |name: &'n str, weights: &[f32], channels: usize, depthwise: bool| {
         let mut largest = vec![0.0f32; channels];
         let filter = weights.len() / channels.max(1);
         for (index, weight) in weights.iter().enumerate() {
@@ -92,32 +89,20 @@ fn spreads(network: &FloatNetwork) -> Vec<Spread<'_>> {
         let max = weights.iter().copied().fold(0.0, f32::max);
         layers.push(Spread { name, min, max, channels: largest });
     };
-    for stage in &network.stages {
-        match stage {
-            Stage::Conv2d(layer) => push(&layer.name, &layer.weights, layer.output_channels, layer.depthwise),
-            Stage::Dense(layer) => push(&layer.name, &layer.weights, layer.outputs, false),
-            Stage::Block(block) => {
-                let projection = match &block.shortcut {
-                    Shortcut::Projection(layer) => Some(layer),
-                    _ => None,
-                };
-                for layer in block.path.iter().chain(projection) {
-                    push(&layer.name, &layer.weights, layer.output_channels, layer.depthwise);
-                }
-            }
-            _ => {}
+    for layer in &network.layers {
+        let (weights, bias) = layer.parameters.weights.real(&layer.operation);
+        if weights.is_empty() {
+            continue;
         }
+        let depthwise = matches!(layer.operation, Operation::Conv2d { depthwise: true, .. });
+        push(&layer.name, &weights, bias.len(), depthwise);
     }
     layers
 }
 
 /// Flash by layer.
 pub(super) fn flash(report: &Report) -> Markup {
-    let bytes = |parameters: u64, channels: u16| match parameters {
-        0 => 0,
-        _ => parameters - u64::from(channels) + CHANNEL_BYTES * u64::from(channels),
-    };
-    let sizes = report.layers.iter().map(|layer| bytes(layer.parameters, layer.output.channels));
+    let sizes = report.layers.iter().map(|layer| layer.flash_bytes as u64);
     let mut rows: Vec<(String, u64)> = layer_names(report).zip(sizes).collect();
     rows.retain(|(_, bytes)| *bytes > 0);
     let whole = report.blob_bytes as u64;

@@ -6,9 +6,9 @@ use std::fmt::Write;
 use anyhow::{Context, Result};
 use maud::{Markup, html};
 use skipstone::Model;
-use skipstone::schedule::{Node, Segment, Tensor};
 
 use super::layer_names;
+use crate::commands::occupancy::parts;
 use crate::commands::report::Report;
 use crate::commands::text::{grouped, printable};
 
@@ -95,30 +95,13 @@ fn boxes(lives: &[Life], arena_bytes: usize) -> String {
 /// plan must be proved.
 fn trace(model: &Model<'_>, report: &Report, frame: bool) -> Result<Trace> {
     let plan = model.memory_plan(frame).context("the blob has no memory plan")?;
-    let shape = model.input();
-    let mut input =
-        Tensor { rows: shape.height, row_bytes: shape.row_len() as u32, base: 0, contiguous: frame };
-    let mut base = if frame { 1 } else { u32::from(shape.height) };
     let mut lives = BTreeMap::<(usize, u16), Life>::new();
-    let (mut stages, mut layers, mut now, mut cuts) = (model.stages(), 0, 0, Vec::new());
-    let mut scratch = Vec::new();
-    for (index, count) in plan.segments.iter().enumerate() {
-        let first = layers; // the segment's input is the last tensor before it
-        let mut nodes = Vec::<Node>::new();
-        for entry in stages.by_ref().take(usize::from(*count)) {
-            let reads = nodes.len() as u16;
-            for layer in entry?.stage.layers(reads, reads + 1) {
-                let strip = *plan.strips.get(layers).context("the plan has too few layers")?;
-                let node = layer.place(strip, base);
-                base += node.entries();
-                nodes.push(node);
-                layers += 1;
-            }
-        }
-        let segment = Segment { input, nodes: &nodes };
-        let mut made = vec![0; nodes.len() + 1];
-        made[0] = if index == 0 && !frame { 0 } else { input.rows };
-        if index > 0 {
+    let (mut now, mut cuts, mut scratch) = (0, Vec::new(), Vec::new());
+    for part in &parts(model, &plan, frame)? {
+        let (first, segment) = (part.first, part.segment());
+        let mut made = vec![0; part.nodes.len() + 1];
+        made[0] = part.input_rows;
+        if first > 0 {
             cuts.push(now);
         }
         let mut touch = |tensor: u16, row: u16, step: usize| {
@@ -149,7 +132,13 @@ fn trace(model: &Model<'_>, report: &Report, frame: bool) -> Result<Trace> {
             made[usize::from(step.tensor)] += step.count;
             now += 1;
         }
-        input = nodes.last().map_or(input, |node| node.output);
+    }
+    // outputs stay until the run ends
+    for (index, entry) in model.layers().enumerate() {
+        if entry?.output.is_some() {
+            let rows = lives.range_mut((index + 1, 0)..=(index + 1, u16::MAX));
+            rows.for_each(|(_, life)| life.steps.1 = now.saturating_sub(1));
+        }
     }
     let names = std::iter::once("input".to_owned()).chain(layer_names(report));
     let mut tensors: Vec<(String, Vec<Life>)> = names.map(|name| (name, Vec::new())).collect();
