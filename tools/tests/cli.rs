@@ -525,13 +525,13 @@ const CASES: &[Case] = &[
     (
         "convert digits.toml -o digits.safetensors --calibrate digits-calibration.npz",
         1,
-        &["digits.safetensors: ", "is no blob", "another output"],
+        &["digits.safetensors: ", "is not a blob", "another output"],
     ),
     ("convert digits.skip -o ./digits.skip --calibrate nothing", 1, &["digits.skip: ", "is an input"]),
     (
         "convert digits.toml -o d.skip --calibrate digits-calibration.npz --report digits.safetensors",
         1,
-        &["digits.safetensors: ", "is no page", "another output"],
+        &["digits.safetensors: ", "is not a page", "another output"],
     ),
     (
         "convert digits.toml -o d.skip --calibrate digits-calibration.npz --report ./digits-calibration.npz",
