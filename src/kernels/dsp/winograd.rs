@@ -160,10 +160,10 @@ pub(in crate::kernels) type Winograd4AtRunTime = Tiles<true, true>;
 
 impl<const LARGE_TILES: bool, const AT_RUN_TIME: bool> Convolution for Tiles<LARGE_TILES, AT_RUN_TIME> {
     const NAME: &'static str = match (LARGE_TILES, AT_RUN_TIME) {
-        (false, false) => "winograd",
-        (false, true) => "winograd at run time",
+        (false, false) => "winograd 2x2",
+        (false, true) => "winograd 2x2*",
         (true, false) => "winograd 4x4",
-        (true, true) => "winograd 4x4 at run time",
+        (true, true) => "winograd 4x4*",
     };
     const KERNELS: u16 = Kernels::WINOGRAD;
     const STRIPS: &'static [u8] = match (LARGE_TILES, AT_RUN_TIME) {

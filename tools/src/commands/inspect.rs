@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use skipstone::host::Algorithm;
 use skipstone_tools::blob::Blob;
 
 use super::occupancy::Occupancy;
@@ -19,7 +18,7 @@ Examples:
 
 Columns: params is weights and biases; + marks the layer that adds the shortcut; scale is the real value of \
 one step of the output; flash is the layer's bytes in the blob (weights as its algorithm needs them, biases, \
-multipliers); Winograd 2 and 4 compute tiles of 2x2 and 4x4, with a * they transform their weights at run \
+multipliers); winograd 2x2 and 4x4 compute tiles of that size, with a * they transform their weights at run \
 time; rows is the height of a strip; cycles is a prediction for a Cortex-M4 without flash wait states \
 (measured: 1.15 times as many); seg is the segment, a run of layers that stream through each other; alive is \
 the number of the output's rows in memory at the peak. Two numbers with | between them: frame in the arena | \
@@ -144,18 +143,9 @@ pub(super) fn indented(name: &str, block: Option<usize>) -> String {
 fn cost_row(layer: &LayerReport) -> [String; 7] {
     let (frame, rows) = (layer.frame, layer.rows);
     let both = |a: usize, b: usize| if a == b { a.to_string() } else { format!("{a}|{b}") };
-    let algorithm = match layer.algorithm {
-        Some(Algorithm::Reference) => "reference",
-        Some(Algorithm::Direct) => "direct",
-        Some(Algorithm::Winograd) => "Winograd 2",
-        Some(Algorithm::WinogradAtRunTime) => "Winograd 2*",
-        Some(Algorithm::Winograd4) => "Winograd 4",
-        Some(Algorithm::Winograd4AtRunTime) => "Winograd 4*",
-        None => "",
-    };
     [
         indented(&layer.name, layer.block),
-        algorithm.to_owned(),
+        layer.algorithm.map_or(String::new(), |algorithm| algorithm.name().to_owned()),
         both(frame.strip.into(), rows.strip.into()),
         if layer.flash_bytes > 0 { grouped(layer.flash_bytes as u64) } else { String::new() },
         grouped(layer.cycles),

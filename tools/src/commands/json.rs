@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 use skipstone::Shape;
-use skipstone::host::{Algorithm, Window};
+use skipstone::host::Window;
 
 /// Height, width, channels.
 #[derive(Debug, Serialize)]
@@ -38,17 +38,5 @@ pub(crate) struct WindowJson {
 impl From<Window> for WindowJson {
     fn from(Window { kernel, stride, padding }: Window) -> Self {
         WindowJson { kernel, stride, padding }
-    }
-}
-
-/// Name of an algorithm.
-pub(crate) const fn algorithm(algorithm: Algorithm) -> &'static str {
-    match algorithm {
-        Algorithm::Reference => "Reference",
-        Algorithm::Direct => "Direct",
-        Algorithm::Winograd => "Winograd",
-        Algorithm::WinogradAtRunTime => "WinogradAtRunTime",
-        Algorithm::Winograd4 => "Winograd4",
-        Algorithm::Winograd4AtRunTime => "Winograd4AtRunTime",
     }
 }

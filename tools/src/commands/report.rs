@@ -8,7 +8,7 @@ use skipstone::{Model, Shape};
 
 use super::flash::flash_bytes;
 use super::host;
-use super::json::{ShapeJson, WindowJson, algorithm};
+use super::json::{ShapeJson, WindowJson};
 use super::occupancy::{Occupancy, Placement, occupancy};
 
 /// A blob's report; its JSON form is what `inspect --json` prints.
@@ -115,7 +115,7 @@ fn algorithm_name<S: serde::Serializer>(
     chosen: &Option<Algorithm>,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
-    chosen.map(algorithm).serialize(serializer)
+    chosen.map(|algorithm| format!("{algorithm:?}")).serialize(serializer)
 }
 
 /// Gathers the report of the model in `blob`; proves both memory plans on the way.
