@@ -11,13 +11,18 @@ use crate::suite::Outcome;
 use crate::toolchain::{Nightly, host_cargo};
 use crate::{paths, process};
 
-/// What is fuzzed: a program of `fuzz/fuzz_targets` from some files on.
+/// The model formats, of which each is a target. The table does not need the rest of the tool.
+#[path = "../../src/front/formats.rs"]
+#[allow(dead_code, reason = "help texts are the tool's")]
+mod formats;
+
+/// A fuzz target: a program in `fuzz/fuzz_targets` and its seed files.
 struct Target {
     name: &'static str,
-    about: &'static str,
+    about: String,
     program: &'static str,
-    /// Folders and how the names of the files in them end.
-    seeds: &'static [(&'static str, &'static str)],
+    /// Folders, and the suffix of the file names in each.
+    seeds: Vec<(&'static str, String)>,
 }
 
 const DATA: &str = "tests/data";
@@ -38,69 +43,60 @@ const CONVERSIONS: [(&str, Option<&str>, &[&str]); 9] = [
     ("tflite-mean-int8.tflite", None, &["--rounding", "tflite-exact"]),
 ];
 
-const TARGETS: [Target; 10] = [
-    Target {
-        name: "bytes",
-        about: "any bytes as a blob: parse, set up, run",
-        program: "bytes",
-        seeds: &[(BLOBS, ".skip"), (DATA, ".skip")],
-    },
-    Target {
-        name: "blob",
-        about: "damaged blobs whose checksum is right: refused, or the right scores",
-        program: "blob",
-        // ResNet-8 for Winograd's way, which the small ones are too small for
-        seeds: &[(BLOBS, ".skip"), ("models", "resnet8.skip")],
-    },
-    Target {
-        name: "onnx",
-        about: "ONNX files: import, quantize, run",
-        program: "import",
-        seeds: &[(DATA, ".onnx")],
-    },
-    Target {
-        name: "tflite",
-        about: "TensorFlow Lite files: import, quantize, run",
-        program: "import",
-        seeds: &[(DATA, ".tflite")],
-    },
-    Target {
-        name: "keras",
-        about: "Keras files: import, quantize, run",
-        program: "import",
-        seeds: &[(DATA, ".h5"), (DATA, ".keras")],
-    },
-    Target {
-        name: "torch",
-        about: "PyTorch checkpoints: import, quantize, run",
-        program: "import",
-        seeds: &[(DATA, ".pt"), (DATA, ".th")],
-    },
-    Target {
-        name: "safetensors",
-        about: "safetensors checkpoints: import, quantize, run",
-        program: "import",
-        seeds: &[(DATA, ".safetensors"), ("models", ".safetensors")],
-    },
-    Target {
-        name: "description",
-        about: "TOML descriptions with their checkpoints: import, quantize, run",
-        program: "description",
-        seeds: &[(OWN, ".description")],
-    },
-    Target {
-        name: "dataset",
-        about: "CIFAR records, .npy and .npz",
-        program: "dataset",
-        seeds: &[(DATA, ".npz"), ("models", ".npz"), (OWN, ".npy")],
-    },
-    Target {
-        name: "picture",
-        about: "pictures: PNG, JPEG, BMP, GIF, WebP, PNM, TIFF",
-        program: "picture",
-        seeds: &[("models", ".png"), (OWN, ".picture")],
-    },
+/// Name, description, program and seeds of the targets that are not model formats.
+type Row = (&'static str, &'static str, &'static str, &'static [(&'static str, &'static str)]);
+
+const OTHERS: [Row; 4] = [
+    (
+        "bytes",
+        "arbitrary bytes as a blob: parse, set up, run",
+        "bytes",
+        &[(BLOBS, ".skip"), (DATA, ".skip")],
+    ),
+    (
+        "blob",
+        "damaged blobs with a valid checksum: rejected, or correct scores",
+        "blob",
+        // ResNet-8 for the Winograd kernels, for which the others are too small
+        &[(BLOBS, ".skip"), ("models", "resnet8.skip")],
+    ),
+    (
+        "dataset",
+        "CIFAR records, .npy and .npz",
+        "dataset",
+        &[(DATA, ".npz"), ("models", ".npz"), (OWN, ".npy")],
+    ),
+    (
+        "picture",
+        "images: PNG, JPEG, BMP, GIF, WebP, PNM, TIFF",
+        "picture",
+        &[("models", ".png"), (OWN, ".picture")],
+    ),
 ];
+
+/// All targets: one for each model format, and the others.
+fn targets() -> Vec<Target> {
+    let others = OTHERS.map(|(name, about, program, seeds)| Target {
+        name,
+        about: about.into(),
+        program,
+        seeds: seeds.iter().map(|(folder, suffix)| (*folder, suffix.to_string())).collect(),
+    });
+    others.into_iter().chain(formats::FORMATS.iter().map(of_format)).collect()
+}
+
+fn of_format(format: &formats::Format) -> Target {
+    let about = format!("{} files: import, quantize, run", format.name);
+    // A description's seeds hold its checkpoint too.
+    let (program, seeds) = match format.target {
+        "description" => ("description", vec![(OWN, ".description".into())]),
+        _ => {
+            let suffix = |extension: &&str| [DATA, "models"].map(|folder| (folder, format!(".{extension}")));
+            ("import", format.extensions.iter().flat_map(suffix).collect())
+        }
+    };
+    Target { name: format.target, about, program, seeds }
+}
 
 /// Mutations of each seed that `cargo xtask test` runs.
 const MUTATIONS: usize = 20;
@@ -124,14 +120,15 @@ pub(crate) struct Arguments {
 /// The command.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let Some(name) = &arguments.target else {
-        for target in &TARGETS {
+        for target in targets() {
             println!("{:12} {}", target.name, target.about);
         }
         return Ok(());
     };
-    let target = TARGETS.iter().find(|target| target.name == name).with_context(|| {
-        format!("there is no fuzz target `{name}`; `cargo xtask fuzz` lists those that are")
-    })?;
+    let target = targets()
+        .into_iter()
+        .find(|target| target.name == name)
+        .with_context(|| format!("unknown fuzz target `{name}`; `cargo xtask fuzz` lists the targets"))?;
     let nightly = Nightly::find()?;
     cargo_fuzz()?;
     blobs(&Tool::build()?)?;
@@ -161,8 +158,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 /// The check: all seeds, and some mutations of each, on the installed compiler.
 pub(crate) fn seeds(tool: &Tool) -> Result<Outcome> {
     blobs(tool)?;
-    let mut runs = 0;
-    for target in &TARGETS {
+    let (mut runs, targets) = (0, targets());
+    for target in &targets {
         let mut command = host_cargo();
         command.args(["run", "--quiet", "--manifest-path", "fuzz/Cargo.toml", "--target-dir", "target"]);
         command.args(["--bin", target.program, "--"]).args(target.seeds()?);
@@ -171,19 +168,19 @@ pub(crate) fn seeds(tool: &Tool) -> Result<Outcome> {
         let count = text.split_whitespace().next().and_then(|word| word.parse::<usize>().ok());
         runs += count.with_context(|| format!("fuzz target `{}` printed {text:?}", target.name))?;
     }
-    Ok(Outcome::pass(format!("{} targets, {runs} runs", TARGETS.len())))
+    Ok(Outcome::pass(format!("{} targets, {runs} runs", targets.len())))
 }
 
 impl Target {
     /// The files to begin with.
     fn seeds(&self) -> Result<Vec<PathBuf>> {
         let mut seeds = Vec::new();
-        for (folder, ending) in self.seeds {
+        for (folder, suffix) in &self.seeds {
             let folder = paths::root().join(folder);
             let listed =
                 fs::read_dir(&folder).with_context(|| format!("cannot list {}", folder.display()))?;
             let files = listed.filter_map(|entry| entry.ok().map(|entry| entry.path()));
-            seeds.extend(files.filter(|path| path.to_string_lossy().ends_with(ending)));
+            seeds.extend(files.filter(|path| path.to_string_lossy().ends_with(suffix)));
         }
         if seeds.is_empty() {
             bail!("fuzz target `{}` has no seeds", self.name);
