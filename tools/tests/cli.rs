@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::LazyLock;
 
 use serde_json::Value;
-use skipstone::host::format::{HEADER_BYTES, MAGIC, VERSION};
+use skipstone::host::format::{HEADER_BYTES, Header, MAGIC, VERSION};
 use skipstone::{Model, Network};
 use skipstone_tools::blob::Blob;
 use skipstone_tools::data::Dataset;
@@ -403,19 +403,19 @@ const CASES: &[Case] = &[
         2,
         &["'mnist'", "imagenet", "cifar10", "0..1", "0..255", "-1..1"],
     ),
-    ("convert @digits.toml -o new.skip --calibrate nothing --input 8", 2, &["'8' is no size", "32x32"]),
+    ("convert @digits.toml -o new.skip --calibrate nothing --input 8", 2, &["'8' is not a size", "32x32"]),
     // blobs
     ("inspect missing.skip", 1, &["missing.skip", "No such file"]),
     ("inspect nothing", 1, &["nothing", "directory"]),
-    ("inspect empty", 1, &["empty: ", "cut off", "convert the model again"]),
-    ("inspect header.skip", 1, &["header.skip: ", "cut off"]),
-    ("inspect cut.skip", 1, &["cut.skip: ", "cut off"]),
+    ("inspect empty", 1, &["empty: ", "truncated", "convert the model again"]),
+    ("inspect header.skip", 1, &["header.skip: ", "truncated"]),
+    ("inspect cut.skip", 1, &["cut.skip: ", "truncated"]),
     ("inspect flipped.skip", 1, &["flipped.skip: ", "CRC-32"]),
     ("inspect newer.skip", 1, &["newer.skip: ", "version 5", "version 4"]),
     ("inspect text", 1, &["text: ", "not a skipstone blob", "skipstone convert"]),
     ("inspect @digits.toml", 1, &["digits.toml: ", "not a skipstone blob"]),
     ("eval flipped.skip --data @digits-test.npz", 1, &["flipped.skip: ", "CRC-32"]),
-    ("run cut.skip @cat.png", 1, &["cut.skip: ", "cut off"]),
+    ("run cut.skip @cat.png", 1, &["cut.skip: ", "truncated"]),
     ("preprocess newer.skip @cat.png -o cat.raw", 1, &["newer.skip: ", "version"]),
     // pictures
     ("run digits.skip missing.png", 1, &["missing.png", "No such file"]),
@@ -525,13 +525,13 @@ const CASES: &[Case] = &[
     (
         "convert digits.toml -o digits.safetensors --calibrate digits-calibration.npz",
         1,
-        &["digits.safetensors: ", "is no blob", "another output"],
+        &["digits.safetensors: ", "is not a blob", "another output"],
     ),
     ("convert digits.skip -o ./digits.skip --calibrate nothing", 1, &["digits.skip: ", "is an input"]),
     (
         "convert digits.toml -o d.skip --calibrate digits-calibration.npz --report digits.safetensors",
         1,
-        &["digits.safetensors: ", "is no page", "another output"],
+        &["digits.safetensors: ", "is not a page", "another output"],
     ),
     (
         "convert digits.toml -o d.skip --calibrate digits-calibration.npz --report ./digits-calibration.npz",
@@ -639,12 +639,12 @@ fn a_damaged_blob_with_a_right_checksum_is_refused_or_shown_but_never_a_panic() 
     let folder = TempDir::new().unwrap();
     let blob = fs::read(&*DIGITS).unwrap();
     let path = folder.path().join("damaged.skip");
-    let manifest_bytes = u32::from_le_bytes(blob[16..HEADER_BYTES].try_into().unwrap()) as usize;
+    let manifest_bytes = Header::read(&blob).unwrap().manifest_bytes as usize;
     for index in (0..manifest_bytes).step_by(7) {
         let mut damaged = blob.clone();
         damaged[HEADER_BYTES + index] ^= 1 << (index % 8);
         let checksum = skipstone::host::checksum(&damaged).to_le_bytes();
-        damaged[12..16].copy_from_slice(&checksum);
+        damaged[Header::CRC_OFFSET..][..4].copy_from_slice(&checksum);
         fs::write(&path, &damaged).unwrap();
         let output = skipstone(&["inspect", path.to_str().unwrap()]);
         let message = text(&output.stderr);

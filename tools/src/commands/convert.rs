@@ -25,7 +25,7 @@ use super::evaluation::Evaluation;
 use super::json::ShapeJson;
 use super::page::{Accuracy, Content, page};
 use super::report::{Report, report};
-use super::text::{grouped, lines, printable, shortened, table};
+use super::text::{grouped, lines, printable, shortened, table, wrapped};
 use super::{PixelArguments, check_output, inspect, parse, print, print_json, progress_bar};
 
 const NOTES: &str = "\
@@ -335,7 +335,8 @@ pub(crate) fn execute(arguments: &Arguments) -> Result<()> {
         write_atomically(path, page.as_bytes())?;
     }
     if !quiet {
-        let warnings: String = warnings.iter().map(|warning| format!("warning: {warning}\n")).collect();
+        let lines = warnings.iter().map(|warning| wrapped(&format!("warning: {warning}\n"), "  "));
+        let warnings: String = lines.collect();
         // if standard error is closed, the warnings are lost
         let _ = io::stderr().write_all(printable(&warnings).as_bytes());
     }
@@ -433,7 +434,8 @@ fn show(bar: &ProgressBar, step: Progress) {
 }
 
 fn recognized(model: &Path, notes: &[String]) -> String {
-    let notes: String = notes.iter().map(|note| format!("  {}\n", printable(note))).collect();
+    let notes: String =
+        notes.iter().map(|note| wrapped(&format!("  {}\n", printable(note)), "    ")).collect();
     format!("{}\n{notes}\n", model.display())
 }
 

@@ -5,6 +5,9 @@ use comfy_table::{CellAlignment, Table, TableStyle};
 /// Maximum characters of a name in a table: two levels of names and five numbers fit 80 columns.
 const MAX_NAME: usize = 16;
 
+/// Columns of a terminal.
+const COLUMNS: usize = 80;
+
 /// A table without lines, of columns that are aligned left (`<`) or right (`>`) as `alignment` says.
 pub(crate) fn table(header: &[&str], alignment: &str) -> Table {
     let mut table = Table::new();
@@ -38,6 +41,22 @@ pub(crate) fn grouped(number: impl TryInto<u64>) -> String {
 pub(crate) fn printable(text: &str) -> String {
     let is_unsafe = |c: char| c.is_control() && c != '\n';
     text.chars().map(|c| if is_unsafe(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+/// A line broken between words so that it fits 80 columns, every line but the first indented.
+pub(crate) fn wrapped(line: &str, indent: &str) -> String {
+    let (mut text, mut width) = (String::new(), 0);
+    for word in line.split_inclusive(' ') {
+        let length = word.trim_end().chars().count();
+        if width > 0 && width + length > COLUMNS {
+            text.truncate(text.trim_end().len());
+            text = text + "\n" + indent;
+            width = indent.len();
+        }
+        text.push_str(word);
+        width += word.chars().count();
+    }
+    text
 }
 
 /// A name from a file as a table's cell: on one line, cut in the middle if it is too long.
@@ -80,6 +99,15 @@ mod tests {
         let short = shortened("model/resnet/stage3/block2/Conv2D_BiasAdd");
         assert_eq!(short, "model/r…_BiasAdd");
         assert_eq!(short.chars().count(), MAX_NAME);
+    }
+
+    #[test]
+    fn long_lines_are_broken_between_words() {
+        assert_eq!(wrapped("  short", "    "), "  short");
+        let found = wrapped(&"word ".repeat(20), "    ");
+        let lines: Vec<&str> = found.lines().collect();
+        assert_eq!(lines[0], "word ".repeat(16).trim_end());
+        assert_eq!(lines[1], format!("    {}", "word ".repeat(4)));
     }
 
     #[test]

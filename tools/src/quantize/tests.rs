@@ -190,7 +190,7 @@ fn a_softmax_needs_class_scores() {
     assert_eq!(error, QuantizeError::Softmax { layer: "stem".into() });
     network.outputs[0].tensor = INPUT;
     let error = quantize(&network, &ranges(&network, -1.0), Rounding::Fused).unwrap_err();
-    assert_eq!(error, QuantizeError::InputAsOutput { output: "scores".into() });
+    assert_eq!(error, QuantizeError::InputAsOutput { output: "stem".into() });
 }
 
 #[test]
