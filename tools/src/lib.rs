@@ -12,7 +12,6 @@ pub mod float;
 pub mod front;
 pub mod ir;
 pub mod layerwise;
-pub mod outputs;
 pub mod picture;
 pub mod plan;
 pub mod quantize;

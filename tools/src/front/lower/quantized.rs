@@ -181,8 +181,8 @@ impl Lowering {
 }
 
 /// The values that the outputs are made of by nothing but a softmax and changes of their sizes.
-pub(super) fn scores(nodes: &[Node], outputs: &[ValueId]) -> BTreeSet<ValueId> {
-    let mut scores: BTreeSet<ValueId> = outputs.iter().copied().collect();
+pub(super) fn scores(nodes: &[Node], outputs: &[(String, ValueId)]) -> BTreeSet<ValueId> {
+    let mut scores: BTreeSet<ValueId> = outputs.iter().map(|(_, value)| *value).collect();
     for node in nodes.iter().rev() {
         let passes = matches!(
             node.operator,
