@@ -6,17 +6,17 @@ extern crate alloc;
 mod blocks;
 mod changed_flash;
 // mod damage;
-// mod executor;
+mod executor;
 #[path = "../../src/kernels/tests/layers.rs"]
 mod layers;
 mod memory;
 #[path = "../../src/kernels/tests/naive.rs"]
 mod naive;
 mod naive_block;
-// mod networks;
+mod networks;
 // mod nor_flash;
 mod parameters;
-// mod parts;
+mod parts;
 // mod proof;
 #[path = "../../src/kernels/tests/random.rs"]
 mod random;
