@@ -6,7 +6,8 @@ use std::sync::OnceLock;
 
 use skipstone::host::Algorithm;
 use skipstone::Model;
-use skipstone_tools::blob::{Blob, encode::encode};
+use skipstone_tools::assemble::encode::encode;
+use skipstone_tools::blob::Blob;
 use skipstone_tools::calibrate::{RangeChoice, calibrate};
 use skipstone_tools::convert::MAX_TENSORS;
 use skipstone_tools::fit::{Fit, WeightChoice};

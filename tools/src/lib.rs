@@ -3,6 +3,7 @@
 //! The tool depends on the runtime, never the reverse: what it evaluates, it evaluates by running the
 //! runtime itself.
 
+pub mod assemble;
 pub mod blob;
 pub mod calibrate;
 pub mod convert;

@@ -10,6 +10,7 @@ use clap::{Args, ValueEnum};
 use indicatif::ProgressBar;
 use serde::Serialize;
 use skipstone::host::format::MAGIC;
+use skipstone_tools::assemble::{Goal, Target, Wishes};
 use skipstone_tools::blob::write_atomically;
 use skipstone_tools::calibrate::RangeChoice;
 use skipstone_tools::convert::{Converted, LayerReport, Method, Progress, convert};
@@ -17,7 +18,6 @@ use skipstone_tools::data::Dataset;
 use skipstone_tools::fit::WeightChoice;
 use skipstone_tools::front::{ImportOptions, Imported, InputSize, formats, import};
 use skipstone_tools::ir::FloatNetwork;
-use skipstone_tools::plan::choose::{Goal, Target, Wishes};
 use skipstone_tools::quantize::{Rounding, is_quantized};
 
 use super::eval::{scores, tally};

@@ -5,12 +5,9 @@
 //! lives overlap must not overlap in memory. Placing them in the fewest bytes is dynamic storage allocation, which
 //! `place.rs` does; `lives.rs` follows the schedule, `choose.rs` picks algorithms and strips.
 
-pub mod choose;
 pub mod layers;
 mod lives;
 mod place;
-#[cfg(test)]
-mod tests;
 
 use std::cell::RefCell;
 use std::collections::HashMap;

@@ -4,12 +4,12 @@ use std::fs;
 use std::io::{Cursor, Read, Write};
 use std::path::{Path, PathBuf};
 
+use skipstone_tools::assemble::Wishes;
 use skipstone_tools::convert::{Method, convert};
 use skipstone_tools::data::Dataset;
 use skipstone_tools::float::Evaluator;
 use skipstone_tools::front::{ErrorKind, ImportError, ImportOptions, Imported, import, import_bytes};
 use skipstone_tools::ir::FloatNetwork;
-use skipstone_tools::plan::choose::Wishes;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipArchive, ZipWriter};
 

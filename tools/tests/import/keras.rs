@@ -333,7 +333,7 @@ fn int8_answers_are_near_the_float_networks() {
                 &network,
                 Some(&images),
                 skipstone_tools::convert::Method::default(),
-                skipstone_tools::plan::choose::Wishes::default(),
+                skipstone_tools::assemble::Wishes::default(),
                 &|_| {},
             )
             .unwrap()

@@ -1,10 +1,10 @@
 //! ONNX files that ONNX Runtime has quantized: weights and scales are kept, answers are close, all others are refused.
 
 use skipstone::{Arena, Model, Network};
+use skipstone_tools::assemble::{Target, Wishes};
 use skipstone_tools::convert::{Method, convert};
 use skipstone_tools::front::{ErrorKind, ImportOptions, import};
 use skipstone_tools::ir::{FloatNetwork, Layer, Real, TensorScale, Weights};
-use skipstone_tools::plan::choose::{Target, Wishes};
 
 use crate::{assert_answers, fixture, imported, npz, outline};
 

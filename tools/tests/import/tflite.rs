@@ -1,13 +1,13 @@
 //! TensorFlow Lite's files, as its converter wrote them, against LiteRT's reference kernels.
 
 use skipstone::{Arena, Model, Network};
+use skipstone_tools::assemble::Wishes;
 use skipstone_tools::blob::Blob;
 use skipstone_tools::calibrate::Ranges;
 use skipstone_tools::convert::{Method, convert};
 use skipstone_tools::front::{ErrorKind, ImportOptions, import, import_bytes};
 use skipstone_tools::ir::{FloatNetwork, Operation, Preprocessing, TensorScale, Weights, blocks};
 use skipstone_tools::layerwise::{Values, run_layers};
-use skipstone_tools::plan::choose::Wishes;
 use skipstone_tools::quantize::{Rounding, is_quantized, quantize};
 
 use super::{assert_answers, fixture, has_softmax, imported, npz, outline};

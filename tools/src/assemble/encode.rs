@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use skipstone::host::format::{self, HEADER_BYTES, Header, WEIGHTS_ALIGN};
 use skipstone::host::{Algorithm, Kernels, Layer, SECTION_ALIGN, checksum};
 
-use super::Blob;
+use crate::blob::Blob;
 use crate::ir::{self, IntegerNetwork};
 use crate::plan::Plan;
 
