@@ -47,12 +47,7 @@ const CONVERSIONS: [(&str, Option<&str>, &[&str]); 9] = [
 type Row = (&'static str, &'static str, &'static str, &'static [(&'static str, &'static str)]);
 
 const OTHERS: [Row; 4] = [
-    (
-        "bytes",
-        "arbitrary bytes as a blob: parse, set up, run",
-        "bytes",
-        &[(BLOBS, ".skip"), (DATA, ".skip")],
-    ),
+    ("bytes", "arbitrary bytes as a blob: parse, set up, run", "bytes", &[(BLOBS, ".skip"), (DATA, ".skip")]),
     (
         "blob",
         "damaged blobs with a valid checksum: rejected, or correct scores",
