@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use skipstone::Model;
 use skipstone::host::Algorithm;
-use skipstone_tools::blob::{Blob, encode::encode};
+use skipstone_tools::blob::{Blob, encode};
 use skipstone_tools::calibrate::{RangeChoice, calibrate};
 use skipstone_tools::convert::MAX_TENSORS;
 use skipstone_tools::fit::{Fit, WeightChoice};
