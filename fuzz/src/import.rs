@@ -4,8 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::sync::OnceLock;
 
-use skipstone::host::Algorithm;
 use skipstone::Model;
+use skipstone::host::Algorithm;
 use skipstone_tools::assemble::encode::encode;
 use skipstone_tools::blob::Blob;
 use skipstone_tools::calibrate::{RangeChoice, calibrate};

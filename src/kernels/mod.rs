@@ -16,6 +16,7 @@
 //! ([`Algorithm`](crate::ops::Algorithm)); `algorithms` dispatches to it.
 
 mod algorithms;
+mod convolution;
 pub(crate) mod conv2d;
 pub(crate) mod dsp;
 mod reference;
@@ -26,7 +27,8 @@ use crate::base::quantization::Addition;
 use crate::ops::softmax::softmax;
 use crate::ops::{Softmax, Windowed};
 
-pub(crate) use algorithms::{Filters, cycles, pack, scratch_bytes, supports, weight_bytes};
+pub(crate) use convolution::Filters;
+pub(crate) use algorithms::{cycles, pack, scratch_bytes, supports, weight_bytes};
 pub(crate) use dsp::dense;
 pub(crate) use reference::global_average_pool;
 use reference::pool2d;

@@ -20,7 +20,7 @@ use super::products::{COLUMNS, packed};
 use crate::base::quantization::Addition;
 use crate::base::shape::Window;
 use crate::kernels::Kernels;
-use crate::kernels::algorithms::{Convolution, Filters};
+use crate::kernels::convolution::{Convolution, Filters};
 use crate::ops::Conv2d;
 
 /// Words that a part may have, if it has more than one kernel row.

@@ -37,7 +37,7 @@ use super::products::{COLUMNS, Groups, ROUND, wide};
 use crate::base::quantization::Addition;
 use crate::base::shape::Window;
 use crate::kernels::Kernels;
-use crate::kernels::algorithms::{Convolution, Filters};
+use crate::kernels::convolution::{Convolution, Filters};
 use crate::ops::Conv2d;
 
 use outputs::LINES;

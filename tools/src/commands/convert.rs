@@ -39,14 +39,14 @@ Examples:
   skipstone convert net.onnx -o net.skip --output features --calibrate data/
   skipstone convert digits.toml -o digits.skip --calibrate digits-calibration.npz
 
-Models, told apart by their content:
+Models, told apart by their content (ResNets by the names of their tensors):
 {models}
 
 Calibration: CIFAR-10 binary files, .npy or .npz, a folder of pictures; a few hundred images as the \
 network will see them, from the training set. Labels are not needed.
 
-Outputs: by default those of the model. Each further --output names a layer (or a tensor or node of the file) whose result the network gives \
-instead: int8 values with their scale, or class scores if it is the last dense layer. Of several values the \
+Outputs: by default those of the model. Each further --output names a layer, or a tensor or node of the \
+file, whose result the network gives instead: int8 values with their scale, or class scores if it is the last dense layer. Of several values the \
 one that ends in .skip is the file. Layers that no output needs are left out.
 
 Warnings: layers that are zero in every calibration image, and layers whose signal-to-noise ratio is below \
@@ -62,7 +62,7 @@ weight_bytes, scale, signal_to_noise_db).";
 #[derive(Args)]
 #[command(after_help = NOTES.replace("{models}", &formats::help()))]
 pub(crate) struct Arguments {
-    /// The trained model (.onnx, .tflite, .h5, .keras, .pt, .pth, .th, .safetensors, .toml)
+    /// The trained model, in any of the formats below
     model: PathBuf,
 
     /// The blob to write; if given again, the name of a layer whose result is an output of the network

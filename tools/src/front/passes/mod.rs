@@ -11,13 +11,14 @@
 //! | [`trim`] | rows and columns that an average pooling leaves out | less padding, global average pooling |
 //! | [`leftovers`] | other subsampling | max pooling of one position |
 //!
-//! Each pass goes over the list once, through an [`Edit`], and refuses by name what it cannot remove.
+//! At the end, [`order`] sorts the layers. Each pass goes over the list once, through an [`Edit`], and refuses by name what it cannot remove.
 
 mod activations;
 mod additions;
 mod affine;
 mod edit;
 mod leftovers;
+mod order;
 mod padding;
 mod softmax;
 mod subsample;
@@ -66,6 +67,7 @@ pub(crate) fn run(network: &mut FloatNetwork) -> Result<Findings, Refusal> {
     softmax::remove(network, &mut findings.logarithms)?;
     trim::trim(network, &mut findings.remarks);
     leftovers::replace(network)?;
+    order::sort(network);
     if network.layers.is_empty() {
         return Err(Refusal::new(ErrorKind::Topology, "", "has no layers"));
     }
