@@ -102,7 +102,7 @@ pub(crate) fn lower(mut graph: Graph, file_bytes: usize, names: &[String]) -> Re
     let states = constants.map(|c| c.map(|c| State::Constant(Rc::new(c)))).collect();
     // Small sizes and axes cost nothing in the file; a megabyte serves all of them.
     let budget = Budget(file_bytes.saturating_add(1 << 20));
-    let scores = quantized::scores(&graph.nodes, &outputs);
+    let scores = scores(&graph.nodes, &outputs);
     let mut lowering = Lowering { graph, states, network, budget, scores, rectified: BTreeMap::new() };
     lowering.set(input.value, State::Tensor(Tensor { id: INPUT, arrangement }));
     lowering.walk()?;
@@ -526,4 +526,24 @@ fn layer_name(graph: &Graph, node: &Node, weights: Option<&str>) -> String {
         kept.push(segment);
     }
     kept.join(if node.name.starts_with('/') { "." } else { "/" })
+}
+
+/// The values that the outputs are made of by nothing but a softmax and changes of their sizes.
+fn scores(nodes: &[Node], outputs: &[(String, ValueId)]) -> BTreeSet<ValueId> {
+    let mut scores: BTreeSet<ValueId> = outputs.iter().map(|(_, value)| *value).collect();
+    for node in nodes.iter().rev() {
+        let passes = matches!(
+            node.operator,
+            Operator::Identity
+                | Operator::Quantize
+                | Operator::Softmax { .. }
+                | Operator::Reshape { .. }
+                | Operator::Flatten { .. }
+                | Operator::Squeeze
+        );
+        if passes && node.outputs.iter().flatten().any(|id| scores.contains(id)) {
+            scores.extend(node.inputs.first().copied().flatten());
+        }
+    }
+    scores
 }

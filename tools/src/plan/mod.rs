@@ -19,7 +19,7 @@ use skipstone::host::plan::ROW_ALIGN;
 use skipstone::host::schedule::{Node, Segment, Tensor};
 use thiserror::Error;
 
-use lives::Lives;
+use lives::{Lives, kept_bytes};
 use place::lower_bound;
 
 /// A memory plan as the blob carries it; see `docs/format.md`.
@@ -291,9 +291,4 @@ impl<'p> Layers<'p> {
         self.planner.bounds.borrow_mut().insert(key, bound);
         bound
     }
-}
-
-/// Bytes of an output of the network.
-fn kept_bytes(node: &Node) -> usize {
-    (node.output.row_bytes as usize * usize::from(node.output.rows)).next_multiple_of(ROW_ALIGN)
 }

@@ -7,7 +7,6 @@
 use skipstone::host::Clamp;
 use skipstone::host::tflite::{FixedSoftmax, Scaling};
 
-use super::layers::pooled;
 use super::meaning::{Meaning, Target};
 use super::requantize::{MAX_SHIFT, multipliers};
 use super::{QuantizeError, Quantizer, not_exact};
@@ -37,7 +36,7 @@ impl Quantizer<'_> {
             (true, true) => {
                 let output = TensorScale { scale: scale as f32, zero_point };
                 let Target { clamp, .. } = Target::known(output, activation);
-                return Ok((pooled(Finish::Mean(clamp), output, 0), input.clone()));
+                return Ok((Integer::without_weights(Finish::Mean(clamp), output, 0), input.clone()));
             }
             (true, false) => {
                 let target = self.target(index, activation, layer.parameters.scale)?;
@@ -58,7 +57,7 @@ impl Quantizer<'_> {
             }
             (false, false) => self.reduction(index, &per_step)?,
         };
-        Ok((pooled(finish, output, zero_point), meaning))
+        Ok((Integer::without_weights(finish, output, zero_point), meaning))
     }
 
     /// Class scores that are rounded to int8 first.

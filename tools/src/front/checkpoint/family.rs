@@ -8,7 +8,7 @@
 #[cfg(test)]
 mod tests;
 
-use super::Checkpoint;
+use super::tensors::Checkpoint;
 use crate::front::InputSize;
 use crate::front::description::TEMPLATE;
 use crate::front::error::{ErrorKind, Refusal, enumerate};

@@ -29,7 +29,7 @@ mod values;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use super::{Checkpoint, Entry};
+use super::tensors::{Checkpoint, Entry};
 use crate::front::builder::allowance;
 use crate::front::error::{ErrorKind, Refusal};
 use state_dict::StateDict;

@@ -179,23 +179,3 @@ impl Lowering {
         }
     }
 }
-
-/// The values that the outputs are made of by nothing but a softmax and changes of their sizes.
-pub(super) fn scores(nodes: &[Node], outputs: &[(String, ValueId)]) -> BTreeSet<ValueId> {
-    let mut scores: BTreeSet<ValueId> = outputs.iter().map(|(_, value)| *value).collect();
-    for node in nodes.iter().rev() {
-        let passes = matches!(
-            node.operator,
-            Operator::Identity
-                | Operator::Quantize
-                | Operator::Softmax { .. }
-                | Operator::Reshape { .. }
-                | Operator::Flatten { .. }
-                | Operator::Squeeze
-        );
-        if passes && node.outputs.iter().flatten().any(|id| scores.contains(id)) {
-            scores.extend(node.inputs.first().copied().flatten());
-        }
-    }
-    scores
-}

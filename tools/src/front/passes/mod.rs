@@ -20,15 +20,16 @@ mod edit;
 mod leftovers;
 mod order;
 mod padding;
+mod remarks;
 mod softmax;
 mod subsample;
 mod trim;
 
-use std::collections::BTreeMap;
-
 use super::error::{ErrorKind, Refusal};
 use crate::ir::{Affine, FloatNetwork, INPUT, Layer, Real};
 use edit::Edit;
+pub(crate) use remarks::Remarks;
+use remarks::refuse;
 
 /// What the passes found out about a network, beside changing it.
 #[derive(Debug, Default)]
@@ -39,21 +40,6 @@ pub(crate) struct Findings {
     pub(crate) remarks: Remarks,
     /// The outputs that are probabilities where the file has their logarithm.
     pub(crate) logarithms: Vec<String>,
-}
-
-/// Words about layers, by name and place.
-#[derive(Debug, Default)]
-pub(crate) struct Remarks(BTreeMap<(String, String), String>);
-
-impl Remarks {
-    fn add(&mut self, layer: &Layer<Real>, words: &str) {
-        self.0.entry((layer.name.clone(), layer.place.clone())).or_default().push_str(words);
-    }
-
-    /// The words about a layer; empty if there are none.
-    pub(crate) fn get(&self, layer: &Layer<Real>) -> &str {
-        self.0.get(&(layer.name.clone(), layer.place.clone())).map_or("", String::as_str)
-    }
 }
 
 /// Runs all passes.
@@ -81,8 +67,4 @@ pub(crate) fn run(network: &mut FloatNetwork) -> Result<Findings, Refusal> {
 /// Removes the layers that no output needs.
 pub(crate) fn remove_unread(network: &mut FloatNetwork) {
     Edit::new(network).finish();
-}
-
-fn refuse(kind: ErrorKind, layer: &Layer<Real>, reason: impl Into<String>) -> Refusal {
-    Refusal::new(kind, &layer.place, reason)
 }
