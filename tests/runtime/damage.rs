@@ -256,7 +256,8 @@ fn offset(random: &mut Random, weights: usize) -> u32 {
 /// Sets one field.
 fn damage(parts: &mut Parts<'_>, random: &mut Random) {
     let weights = parts.weights.len();
-    let layer = random.size(0, parts.layers.len() - 1);
+    let Some(last) = parts.layers.len().checked_sub(1) else { return };
+    let layer = random.size(0, last);
     match random.size(0, 9) {
         0 => {
             let format::Shape(height, width, channels) = &mut parts.manifest.input;
@@ -283,7 +284,10 @@ fn damage(parts: &mut Parts<'_>, random: &mut Random) {
             parts.plan(frame).strips = strips;
         }
         3 => parts.manifest.labels_len = u32::from(number(random)),
-        4 => drop(parts.layers.remove(layer)),
+        4 => {
+            parts.layers.remove(layer);
+            parts.manifest.layers = parts.layers.len() as u16;
+        }
         5 => {
             let copy = parts.layers[layer];
             parts.layers.insert(layer, copy);
@@ -291,9 +295,6 @@ fn damage(parts: &mut Parts<'_>, random: &mut Random) {
         }
         6 => connection(&mut parts.layers[layer], random),
         _ => operation(&mut parts.layers[layer].operation, random, weights),
-    }
-    if parts.layers.is_empty() {
-        parts.manifest.layers = 0;
     }
 }
 

@@ -5,7 +5,7 @@ extern crate alloc;
 
 mod blocks;
 mod changed_flash;
-// mod damage;
+mod damage;
 mod executor;
 #[path = "../../src/kernels/tests/layers.rs"]
 mod layers;
@@ -17,7 +17,7 @@ mod networks;
 // mod nor_flash;
 mod parameters;
 mod parts;
-// mod proof;
+mod proof;
 #[path = "../../src/kernels/tests/random.rs"]
 mod random;
 // mod refusals;
