@@ -88,7 +88,10 @@ fn refused(error: SetUpError) -> bool {
     assert!(
         matches!(
             error,
-            SetUpError::Arena { .. } | SetUpError::Plan { .. } | SetUpError::Rows { .. } | SetUpError::Tensors { .. }
+            SetUpError::Arena { .. }
+                | SetUpError::Plan { .. }
+                | SetUpError::Rows { .. }
+                | SetUpError::Tensors { .. }
         ),
         "{error}"
     );
@@ -300,7 +303,8 @@ fn damage(parts: &mut Parts<'_>, random: &mut Random) {
 
 /// Changes what a layer reads, adds or gives.
 fn connection(layer: &mut format::Layer<'_>, random: &mut Random) {
-    let tensor = |random: &mut Random| if random.one_in(2) { number(random) } else { random.size(0, 12) as u16 };
+    let tensor =
+        |random: &mut Random| if random.one_in(2) { number(random) } else { random.size(0, 12) as u16 };
     match (random.size(0, 8), &mut layer.shortcut) {
         (0, _) => layer.reads = tensor(random),
         (1, _) => layer.output = None,
@@ -314,11 +318,15 @@ fn connection(layer: &mut format::Layer<'_>, random: &mut Random) {
             match &mut shortcut.addition {
                 Addition::Fused { shift, .. } if random.one_in(2) => *shift = byte(random),
                 Addition::Fused { multiplier: field, .. } => *field = multiplier,
-                Addition::Separate { output, .. } if random.one_in(2) => output.1 = byte(random).cast_signed(),
+                Addition::Separate { output, .. } if random.one_in(2) => {
+                    output.1 = byte(random).cast_signed()
+                }
                 Addition::Separate { path, .. } => path.0 = multiplier,
             }
         }
-        (3, None) => layer.quantization.scale = [0.0, -1.0, f32::NAN, f32::INFINITY, 1e-30][random.size(0, 4)],
+        (3, None) => {
+            layer.quantization.scale = [0.0, -1.0, f32::NAN, f32::INFINITY, 1e-30][random.size(0, 4)]
+        }
         (_, None) => {
             let addition = Addition::Fused { zero_point: 3, multiplier: 1 << 20, shift: 0 };
             let tensor = tensor(random);

@@ -107,7 +107,8 @@ fn check(network: &IntegerNetwork, layers: &[Layer<'_>], rows: &Plan, frame: &Pl
     let expected = images.each_ref().map(|image| networks::expected(network, image));
 
     let mut memory = Memory::new(model.arena_bytes_rows());
-    let mut fed: Network<TENSORS> = Network::new(model, memory.bytes()).unwrap_or_else(|error| panic!("{what}: {error}"));
+    let mut fed: Network<TENSORS> =
+        Network::new(model, memory.bytes()).unwrap_or_else(|error| panic!("{what}: {error}"));
     assert_eq!(fed.outputs().count(), 0, "{what}: outputs before the first run");
     let asked = rows_needed(network, layers, rows);
     for (image, expected) in images.iter().zip(&expected) {
@@ -154,12 +155,7 @@ fn check_runs(network: &mut Network<'_, TENSORS>, image: &[u8], expected: &[Answ
 }
 
 /// By a closure; returns the number of rows asked for.
-fn check_fed(
-    network: &mut Network<'_, TENSORS>,
-    image: &[u8],
-    expected: &[Answer],
-    what: &str,
-) -> usize {
+fn check_fed(network: &mut Network<'_, TENSORS>, image: &[u8], expected: &[Answer], what: &str) -> usize {
     let mut next = 0;
     let scores = network.run_rows(|row, buffer| {
         assert_eq!(row, next, "{what}: rows come in order, each once");
@@ -196,13 +192,7 @@ fn check_pushed(
     check_answers(network, &scores.unwrap(), expected, what, "pushed");
 }
 
-fn check_answers(
-    network: &Network<'_, TENSORS>,
-    scores: &[u32],
-    expected: &[Answer],
-    what: &str,
-    how: &str,
-) {
+fn check_answers(network: &Network<'_, TENSORS>, scores: &[u32], expected: &[Answer], what: &str, how: &str) {
     assert_eq!(scores, scores_of(expected), "{what}: {how}");
     assert_eq!(answers(network), expected, "{what}: outputs, {how}");
     assert_eq!(network.output("no such output"), None);

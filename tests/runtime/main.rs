@@ -20,7 +20,7 @@ mod parts;
 mod proof;
 #[path = "../../src/kernels/tests/random.rs"]
 mod random;
-// mod refusals;
+mod refusals;
 mod requantization;
 mod scores;
 // mod setting_up;

@@ -142,7 +142,9 @@ pub(crate) fn nodes(layers: &[Layer<'_>], strips: &[u8]) -> Vec<Node> {
 /// The blob of a network with the planner's plans, on the reference kernels.
 pub(crate) fn planned(network: &IntegerNetwork) -> Blob {
     let plan = |frame| {
-        with_layers(network, |layers| Planner::new(network.input, frame, 64).plan(&nodes(layers, &[])).unwrap())
+        with_layers(network, |layers| {
+            Planner::new(network.input, frame, 64).plan(&nodes(layers, &[])).unwrap()
+        })
     };
     encoded(network, &plan(false), &plan(true))
 }
@@ -438,7 +440,8 @@ impl Builder {
     /// A shortcut that ends within a path, over any number of layers, sometimes of blocks.
     fn shortcut_within(&mut self, window: Window, channels: u16) -> Option<(Made, [u8; 2], usize)> {
         let shape = window.output(self.last.shape, channels)?;
-        let fitting: Vec<Made> = self.made.iter().rev().take(12).copied().filter(|made| made.shape == shape).collect();
+        let fitting: Vec<Made> =
+            self.made.iter().rev().take(12).copied().filter(|made| made.shape == shape).collect();
         if !self.tangled || fitting.is_empty() || self.random.one_in(2) {
             return None;
         }

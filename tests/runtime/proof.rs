@@ -56,7 +56,10 @@ fn each_case_of(
             let expected = networks::expected(&network, image);
             for (frame, plan) in [(false, &plans[0]), (true, &plans[1])] {
                 let cuts = Planner::new(input, frame, TENSORS).cuts(nodes).unwrap();
-                run(&Case { input, nodes, cuts, blob, frame, plan, image, expected: expected.clone() }, random);
+                run(
+                    &Case { input, nodes, cuts, blob, frame, plan, image, expected: expected.clone() },
+                    random,
+                );
             }
         });
     }
