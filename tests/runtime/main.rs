@@ -23,7 +23,7 @@ mod random;
 mod refusals;
 mod requantization;
 mod scores;
-// mod setting_up;
+mod setting_up;
 // mod signature;
 // mod slots;
 mod whole_tensors;
