@@ -262,7 +262,7 @@ pub fn span(layers: &[Layer<'_>], last: u16) -> Option<Span> {
     let shortcut = layer(last)?.node.shortcut?.tensor;
     // the layer on the shortcut, if it has one
     let projection = shortcut.checked_sub(1).filter(|index| *index < last);
-    let begins = projection.and_then(|index| layer(index)).map(|layer| layer.node.reads);
+    let begins = projection.and_then(layer).map(|layer| layer.node.reads);
     let (mut at, mut path) = (last, 0u16);
     loop {
         path += 1;

@@ -16,7 +16,7 @@ use crate::networks::{self, answers, encoded, nodes};
 /// Far longer than any run here takes: a run that takes longer is endless.
 const ENDLESS: Duration = Duration::from_secs(120);
 
-/// Flips one bit of the blob, as failing flash does behind the back of everyone who reads it.
+/// Flips one bit of the blob, as failing flash does, unknown to its readers.
 #[allow(unsafe_code)]
 fn flip(blob: &Blob, byte: usize, bit: usize) {
     let address = blob.as_ptr().wrapping_add(byte).cast_mut();

@@ -135,7 +135,7 @@ fn verification_finds_what_has_changed() {
     let memory = Box::leak(Box::new(Memory::new(len))).bytes();
     memory.copy_from_slice(&good);
     let first: *mut u8 = memory.as_mut_ptr();
-    // SAFETY: both are this test's own memory. That what is behind a shared slice changes is what is tested.
+    // SAFETY: both are this test's own memory. The test is about bytes that change while a shared slice refers to them.
     #[allow(unsafe_code)]
     let (blob, flip) = unsafe {
         let flip = |at: usize, bit: u8| first.add(at).write_volatile(first.add(at).read_volatile() ^ bit);
@@ -189,7 +189,7 @@ fn damaged_bytes() {
     check_fates(&fates);
 }
 
-/// Fields of the records set to the ends of their ranges, and to what lies around them.
+/// Fields of the records set to the ends of their ranges, and just beyond them.
 #[test]
 fn damaged_records() {
     let mut fates = BTreeMap::new();

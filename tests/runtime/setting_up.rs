@@ -141,7 +141,7 @@ fn flash_that_changes_before_the_set_up_is_found_or_harmless() {
     let memory = Box::leak(Box::new(Memory::new(len))).bytes();
     memory.copy_from_slice(&good);
     let first: *mut u8 = memory.as_mut_ptr();
-    // SAFETY: both are this test's own memory. That what is behind a shared slice changes is what is tested.
+    // SAFETY: both are this test's own memory. The test is about bytes that change while a shared slice refers to them.
     #[allow(unsafe_code)]
     let (blob, flip) = unsafe {
         let flip = |at: usize, bit: usize| {
@@ -155,7 +155,7 @@ fn flash_that_changes_before_the_set_up_is_found_or_harmless() {
     for bit in 0..8 * len {
         flip(bit / 8, bit % 8);
         match Network::<16>::with_frame(model, arena.bytes()) {
-            Ok(mut network) => assert!(matches!(network.run(&[1; 128]), Ok(_))),
+            Ok(mut network) => assert!(network.run(&[1; 128]).is_ok()),
             Err(SetUpError::Changed) => changed += 1,
             Err(error) => assert!(matches!(error, SetUpError::Plan { .. }), "bit {bit}: {error}"),
         }
@@ -293,7 +293,7 @@ fn more_layers_than_there_can_be_are_not_encoded() {
     }
 }
 
-/// As many rows as a shape can have, under the largest windows and strides. Their rows lie in rings.
+/// As many rows as a shape can have, under the largest windows and strides. Rows are stored in rings.
 #[test]
 fn as_many_rows_as_there_can_be() {
     for (kernel, stride, padding) in [(15, 1, 7), (15, 7, 14), (1, 7, 0)] {
