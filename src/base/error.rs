@@ -257,7 +257,8 @@ pub enum SetUpError {
         /// `KERNELS`.
         given: u16,
     },
-    /// A row is outside the arena or is overwritten before it is read for the last time: do not trust the blob.
+    /// A row is outside the arena, or is overwritten or cut off from a layer before it is read for the last time: do
+    /// not trust the blob.
     Plan {
         /// Tensor of the misplaced row: 0 is the input, layer i makes tensor i + 1.
         tensor: u16,

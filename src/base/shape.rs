@@ -54,7 +54,7 @@ pub struct Window {
 
 impl Window {
     /// Largest kernel height and width: the rows under it and the one that it makes are one step's
-    /// [`MAX_STEP_ROWS`](crate::MAX_STEP_ROWS).
+    /// [`MAX_STEP_ROWS`](crate::host::MAX_STEP_ROWS).
     pub const MAX_KERNEL: u8 = 15;
     /// Largest stride.
     pub const MAX_STRIDE: u8 = 7;
@@ -62,7 +62,7 @@ impl Window {
     /// A square window with the same padding on all sides.
     ///
     /// ```
-    /// use skipstone::{Shape, Window};
+    /// use skipstone::{Shape, block::Window};
     /// let window = Window::square(3, 2, 1);
     /// assert_eq!(window.output(Shape::new(32, 32, 16), 32), Some(Shape::new(16, 16, 32)));
     /// ```

@@ -75,7 +75,7 @@ proptest! {
 /// A padded shortcut's new channels are real zeros, whatever the zero points.
 #[test]
 fn padded_channels_are_real_zeros() {
-    // 4 x 1 pixels of one channel; every second one, between a zero channel in front and one behind
+    // 4 x 1 pixels of one channel; every second one, between a zero channel in front and one after it
     let subsample = Subsample { stride: [2, 1], channels_before: 1 };
     let relu = Requantize::new(&[1; 3], 1, Clamp::relu(-100)).unwrap();
     let down = Window { kernel: [1; 2], stride: [2, 1], padding: [0; 4] };
@@ -100,7 +100,7 @@ fn what_does_not_fit_is_refused() {
     };
     let same = conv2d(shape, Window::square(3, 1, 1));
     let half = conv2d(shape, Window::square(3, 2, 1));
-    let behind = conv2d(half.output(), Window::square(3, 1, 1));
+    let after = conv2d(half.output(), Window::square(3, 1, 1));
     let projection = conv2d(shape, Window::square(1, 2, 0));
     let residual = Residual::new(0, 1, 0).unwrap();
     let subsample = |stride, channels_before| Subsample { stride, channels_before };
@@ -111,19 +111,19 @@ fn what_does_not_fit_is_refused() {
     }
     assert!(Block::convolutional(&[half], residual, projection).is_ok());
     assert!(Block::padded(&[half], residual, subsample([2, 2], 0)).is_ok());
-    assert!(Block::convolutional(&[half, behind], residual, projection).is_ok());
-    assert!(Block::padded(&[half, behind], residual, subsample([2, 2], 0)).is_ok());
+    assert!(Block::convolutional(&[half, after], residual, projection).is_ok());
+    assert!(Block::padded(&[half, after], residual, subsample([2, 2], 0)).is_ok());
 
     assert!(refused(Block::identity(&[], residual)));
     assert!(refused(Block::identity(&[same; 5], residual)), "five convolutions");
     assert!(refused(Block::identity(&[half, same], residual)), "the second reads another shape");
-    assert!(refused(Block::identity(&[half, behind], residual)), "the shape changes");
+    assert!(refused(Block::identity(&[half, after], residual)), "the shape changes");
     assert!(refused(Block::convolutional(&[same, same], residual, projection)), "the shortcut shrinks alone");
-    assert!(refused(Block::convolutional(&[behind, behind], residual, projection)), "reads another shape");
-    assert!(refused(Block::padded(&[half, behind], residual, subsample([1, 2], 0))), "wrong stride");
-    assert!(refused(Block::padded(&[half, behind], residual, subsample([0, 2], 0))), "no stride");
-    assert!(refused(Block::padded(&[half, behind], residual, subsample([2, 2], 1))), "too many channels");
-    assert!(refused(Block::padded(&[half, behind], residual, subsample([2, 2], u16::MAX))));
+    assert!(refused(Block::convolutional(&[after, after], residual, projection)), "reads another shape");
+    assert!(refused(Block::padded(&[half, after], residual, subsample([1, 2], 0))), "wrong stride");
+    assert!(refused(Block::padded(&[half, after], residual, subsample([0, 2], 0))), "no stride");
+    assert!(refused(Block::padded(&[half, after], residual, subsample([2, 2], 1))), "too many channels");
+    assert!(refused(Block::padded(&[half, after], residual, subsample([2, 2], u16::MAX))));
 
     // a record may hold what `Residual::new` refuses
     let wrong = Residual { zero_point: 0, multiplier: -1, shift: 0 };

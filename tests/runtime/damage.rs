@@ -88,7 +88,10 @@ fn refused(error: SetUpError) -> bool {
     assert!(
         matches!(
             error,
-            SetUpError::Arena { .. } | SetUpError::Plan { .. } | SetUpError::Rows { .. } | SetUpError::Tensors { .. }
+            SetUpError::Arena { .. }
+                | SetUpError::Plan { .. }
+                | SetUpError::Rows { .. }
+                | SetUpError::Tensors { .. }
         ),
         "{error}"
     );
@@ -132,7 +135,7 @@ fn verification_finds_what_has_changed() {
     let memory = Box::leak(Box::new(Memory::new(len))).bytes();
     memory.copy_from_slice(&good);
     let first: *mut u8 = memory.as_mut_ptr();
-    // SAFETY: both are this test's own memory. That what is behind a shared slice changes is what is tested.
+    // SAFETY: both are this test's own memory. The test is about bytes that change while a shared slice refers to them.
     #[allow(unsafe_code)]
     let (blob, flip) = unsafe {
         let flip = |at: usize, bit: u8| first.add(at).write_volatile(first.add(at).read_volatile() ^ bit);
@@ -186,7 +189,7 @@ fn damaged_bytes() {
     check_fates(&fates);
 }
 
-/// Fields of the records set to the ends of their ranges, and to what lies around them.
+/// Fields of the records set to the ends of their ranges, and just beyond them.
 #[test]
 fn damaged_records() {
     let mut fates = BTreeMap::new();
@@ -256,7 +259,8 @@ fn offset(random: &mut Random, weights: usize) -> u32 {
 /// Sets one field.
 fn damage(parts: &mut Parts<'_>, random: &mut Random) {
     let weights = parts.weights.len();
-    let layer = random.size(0, parts.layers.len() - 1);
+    let Some(last) = parts.layers.len().checked_sub(1) else { return };
+    let layer = random.size(0, last);
     match random.size(0, 9) {
         0 => {
             let format::Shape(height, width, channels) = &mut parts.manifest.input;
@@ -283,7 +287,10 @@ fn damage(parts: &mut Parts<'_>, random: &mut Random) {
             parts.plan(frame).strips = strips;
         }
         3 => parts.manifest.labels_len = u32::from(number(random)),
-        4 => drop(parts.layers.remove(layer)),
+        4 => {
+            parts.layers.remove(layer);
+            parts.manifest.layers = parts.layers.len() as u16;
+        }
         5 => {
             let copy = parts.layers[layer];
             parts.layers.insert(layer, copy);
@@ -292,14 +299,12 @@ fn damage(parts: &mut Parts<'_>, random: &mut Random) {
         6 => connection(&mut parts.layers[layer], random),
         _ => operation(&mut parts.layers[layer].operation, random, weights),
     }
-    if parts.layers.is_empty() {
-        parts.manifest.layers = 0;
-    }
 }
 
 /// Changes what a layer reads, adds or gives.
 fn connection(layer: &mut format::Layer<'_>, random: &mut Random) {
-    let tensor = |random: &mut Random| if random.one_in(2) { number(random) } else { random.size(0, 12) as u16 };
+    let tensor =
+        |random: &mut Random| if random.one_in(2) { number(random) } else { random.size(0, 12) as u16 };
     match (random.size(0, 8), &mut layer.shortcut) {
         (0, _) => layer.reads = tensor(random),
         (1, _) => layer.output = None,
@@ -313,11 +318,15 @@ fn connection(layer: &mut format::Layer<'_>, random: &mut Random) {
             match &mut shortcut.addition {
                 Addition::Fused { shift, .. } if random.one_in(2) => *shift = byte(random),
                 Addition::Fused { multiplier: field, .. } => *field = multiplier,
-                Addition::Separate { output, .. } if random.one_in(2) => output.1 = byte(random).cast_signed(),
+                Addition::Separate { output, .. } if random.one_in(2) => {
+                    output.1 = byte(random).cast_signed()
+                }
                 Addition::Separate { path, .. } => path.0 = multiplier,
             }
         }
-        (3, None) => layer.quantization.scale = [0.0, -1.0, f32::NAN, f32::INFINITY, 1e-30][random.size(0, 4)],
+        (3, None) => {
+            layer.quantization.scale = [0.0, -1.0, f32::NAN, f32::INFINITY, 1e-30][random.size(0, 4)]
+        }
         (_, None) => {
             let addition = Addition::Fused { zero_point: 3, multiplier: 1 << 20, shift: 0 };
             let tensor = tensor(random);

@@ -5,7 +5,7 @@ extern crate alloc;
 
 mod blocks;
 mod changed_flash;
-// mod damage;
+mod damage;
 mod executor;
 #[path = "../../src/kernels/tests/layers.rs"]
 mod layers;
@@ -14,16 +14,16 @@ mod memory;
 mod naive;
 mod naive_block;
 mod networks;
-// mod nor_flash;
+mod nor_flash;
 mod parameters;
 mod parts;
-// mod proof;
+mod proof;
 #[path = "../../src/kernels/tests/random.rs"]
 mod random;
-// mod refusals;
+mod refusals;
 mod requantization;
 mod scores;
-// mod setting_up;
-// mod signature;
-// mod slots;
+mod setting_up;
+mod signature;
+mod slots;
 mod whole_tensors;

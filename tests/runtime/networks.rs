@@ -627,7 +627,7 @@ impl Builder {
 }
 
 /// What a layer without weights carries.
-fn integers(finish: Finish) -> Integer {
+pub(crate) fn integers(finish: Finish) -> Integer {
     Integer {
         weights: Vec::new(),
         bias: Vec::new(),
