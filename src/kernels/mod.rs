@@ -16,8 +16,8 @@
 //! ([`Algorithm`](crate::ops::Algorithm)); `algorithms` dispatches to it.
 
 mod algorithms;
-mod convolution;
 pub(crate) mod conv2d;
+mod convolution;
 pub(crate) mod dsp;
 mod reference;
 #[cfg(any(test, feature = "self-test"))]
@@ -27,8 +27,8 @@ use crate::base::quantization::Addition;
 use crate::ops::softmax::softmax;
 use crate::ops::{Softmax, Windowed};
 
-pub(crate) use convolution::Filters;
 pub(crate) use algorithms::{cycles, pack, scratch_bytes, supports, weight_bytes};
+pub(crate) use convolution::Filters;
 pub(crate) use dsp::dense;
 pub(crate) use reference::global_average_pool;
 use reference::pool2d;

@@ -4,7 +4,8 @@ use skipstone::host::schedule::Node;
 use skipstone::host::tflite::{Scaling, Sum};
 use skipstone::host::{Addition, Algorithm, Clamp, Layer, Residual, Softmax, Window};
 use skipstone::{Network, Scores, Shape};
-use skipstone_tools::blob::{Blob, encode};
+use skipstone_tools::assemble::encode::encode;
+use skipstone_tools::blob::Blob;
 use skipstone_tools::ir::{
     self, Activation, Finish, INPUT, Integer, IntegerNetwork, Operation, Preprocessing, Requantize, Rounding,
     TensorId, TensorScale,

@@ -286,7 +286,7 @@ fn more_layers_than_there_can_be_are_not_encoded() {
         };
         let encoded = networks::with_layers(&network, |layers| {
             let algorithms = vec![skipstone::host::Algorithm::Reference; count];
-            skipstone_tools::blob::encode(&network, layers, &algorithms, &plan, &plan)
+            skipstone_tools::assemble::encode::encode(&network, layers, &algorithms, &plan, &plan)
         });
         assert_eq!(encoded.is_ok(), possible, "{count} layers");
         assert!(encoded.is_err() || Model::parse(&encoded.unwrap()).is_ok());

@@ -1,11 +1,10 @@
 //! Quantized values: constants are read as the reals that they stand for, scales are noted with the layers.
 
-use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use super::{At, Lowering, State, Tensor};
 use crate::front::error::{ErrorKind, Refusal};
-use crate::front::graph::{Constant, Data, Node, Operator, Quantization, ValueId};
+use crate::front::graph::{Constant, Data, Operator, Quantization, ValueId};
 use crate::ir::{IntegerWeights, Operation, TensorId};
 
 /// Largest weight of a blob.

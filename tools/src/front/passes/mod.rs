@@ -26,7 +26,7 @@ mod subsample;
 mod trim;
 
 use super::error::{ErrorKind, Refusal};
-use crate::ir::{Affine, FloatNetwork, INPUT, Layer, Real};
+use crate::ir::{Affine, FloatNetwork, INPUT};
 use edit::Edit;
 pub(crate) use remarks::Remarks;
 use remarks::refuse;
