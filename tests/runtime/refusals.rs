@@ -508,6 +508,7 @@ fn harmless_changes_parse() {
         }),
         ("TensorFlow Lite's softmax", |parts| {
             parts.layers[10].output = Some(Output { softmax: FIXED, ..PLAIN });
+            parts.header.kernels |= Kernels::FIXED_SOFTMAX;
         }),
         ("no labels", |parts| parts.manifest.labels_len = 0),
         ("the path reads the shortcut's tensor", |parts| parts.layers[2].reads = 1),

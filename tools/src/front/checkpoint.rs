@@ -1,12 +1,11 @@
 //! Checkpoints (PyTorch's and safetensors): named tensors without a graph, and which of them were asked for.
 
-mod family;
+pub(super) mod family;
 mod pickle;
 mod safetensors;
 mod tensors;
 
-use super::error::{ErrorKind, Refusal};
-use super::{Draft, InputSize, description};
+use super::error::Refusal;
 
 pub(crate) use tensors::Checkpoint;
 #[cfg(test)]
@@ -24,21 +23,4 @@ pub(super) fn read(bytes: &[u8]) -> Option<Result<Checkpoint, Refusal>> {
     } else {
         is_pytorch(bytes).then(|| read_pytorch(bytes))
     }
-}
-
-/// The network that a checkpoint without a description is of: its tensors' names tell.
-pub(super) fn recognized(
-    mut checkpoint: Checkpoint,
-    length: usize,
-    file: &str,
-    input: Option<InputSize>,
-) -> Result<Draft, Refusal> {
-    let family = family::recognize(&mut checkpoint, file, input)?;
-    let description = description::parse(family.description.as_bytes())?;
-    let network = description.network(&checkpoint, length).map_err(|refusal| {
-        let help = family::describe(&family.description);
-        if refusal.kind == ErrorKind::Value { refusal } else { refusal.help(help) }
-    })?;
-    let notes = checkpoint.notes.into_iter().chain(family.notes).collect();
-    Ok(description.draft(network, notes))
 }

@@ -3,7 +3,8 @@
 use skipstone::host::Softmax;
 
 use super::error::{ErrorKind, Refusal, closest, enumerate};
-use super::{ImportOptions, passes};
+use super::options::ImportOptions;
+use super::passes;
 use crate::ir::{FloatNetwork, Output};
 
 /// Makes the layers of the names in `unknown`, which the file's graph does not have, outputs; those that

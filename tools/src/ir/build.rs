@@ -2,7 +2,8 @@
 
 use skipstone::Shape;
 
-use super::shapes::{ShapeProblem, check_weights, output_shape};
+use super::problem::ShapeProblem;
+use super::shapes::{check_weights, output_shape};
 use super::{Activation, FloatNetwork, Layer, Network, Operation, Preprocessing, Real, TensorId, Weights};
 
 impl FloatNetwork {

@@ -23,6 +23,7 @@
 mod affine;
 mod blocks;
 mod build;
+mod problem;
 mod shapes;
 mod weights;
 mod window;
@@ -31,8 +32,9 @@ use skipstone::Shape;
 
 pub use affine::{Affine, BatchNorm, VarianceError};
 pub use blocks::{Block, BlockKind, blocks};
-pub(crate) use shapes::tensor;
-pub use shapes::{MAX_TENSOR_LENGTH, ShapeError, ShapeProblem, check, check_weights, output_shape};
+pub(crate) use problem::checked_shape;
+pub use problem::{MAX_TENSOR_LENGTH, ShapeError, ShapeProblem};
+pub use shapes::{check, check_weights, output_shape};
 pub use window::Window;
 pub(crate) use window::stride_product;
 

@@ -70,6 +70,13 @@ impl Quantizer<'_> {
         let scale = if self.is_normalized(index + 1) { 1.0 } else { scale as f32 };
         Ok(Finish::RoundedScores { requantize, scale })
     }
+
+    /// `PreprocessSoftmaxScaling`, with a beta of 1.
+    pub(super) fn softmax(input: f32) -> FixedSoftmax {
+        let one = f64::from(31 - SOFTMAX_INTEGER_BITS).exp2();
+        let Scaling { multiplier, shift } = scaling((f64::from(input) * one).min(f64::from(i32::MAX)));
+        FixedSoftmax { multiplier, left_shift: shift.max(0).unsigned_abs() }
+    }
 }
 
 /// Requantization of a dense layer by these ratios: LiteRT's reference kernel rounds once, in double
@@ -153,13 +160,6 @@ fn mean(input: f64, output: f64, count: u32) -> Scaling {
     Scaling { multiplier: multiplier as i32, shift: (i32::from(shift) - bits) as i8 }
 }
 
-/// `PreprocessSoftmaxScaling`, with a beta of 1.
-pub(super) fn softmax(input: f32) -> FixedSoftmax {
-    let one = f64::from(31 - SOFTMAX_INTEGER_BITS).exp2();
-    let Scaling { multiplier, shift } = scaling((f64::from(input) * one).min(f64::from(i32::MAX)));
-    FixedSoftmax { multiplier, left_shift: shift.max(0).unsigned_abs() }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -194,7 +194,7 @@ mod tests {
             assert!((found - 3.0).abs() < 1e-6, "{count}: {found}");
         }
         // the runtime's own test has this softmax
-        assert_eq!(softmax(0.1), FixedSoftmax { multiplier: 1717986944, left_shift: 23 });
+        assert_eq!(Quantizer::softmax(0.1), FixedSoftmax { multiplier: 1717986944, left_shift: 23 });
     }
 
     #[test]

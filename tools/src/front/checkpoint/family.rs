@@ -9,9 +9,9 @@
 mod tests;
 
 use super::tensors::Checkpoint;
-use crate::front::InputSize;
 use crate::front::description::TEMPLATE;
 use crate::front::error::{ErrorKind, Refusal, enumerate};
+use crate::front::options::InputSize;
 
 /// A recognised network.
 pub(crate) struct Family {

@@ -2,7 +2,7 @@
 //!
 //! Activations of uint8 are int8 here, 128 less. Constants stay as the file has them, zero points too.
 
-use super::operators::Attributes;
+use super::attributes::Attributes;
 use super::{Reader, tensor};
 use crate::front::error::{ErrorKind, Refusal};
 use crate::front::graph::{Data, Quantization, ValueId};
