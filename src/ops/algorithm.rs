@@ -1,7 +1,7 @@
 //! The list of ways to compute a convolution.
 
 /// Calls a macro with all algorithms, in the order of their numbers in the blob. Each name is also that of its
-/// implementation: a type in `kernels` that implements `kernels::convolution::Convolution`. An algorithm that has none
+/// implementation: a type in `kernels` that implements `kernels::algorithms::Convolution`. An algorithm that has none
 /// does not compile.
 macro_rules! for_each_algorithm {
     ($then:ident) => {
