@@ -2,8 +2,8 @@
 //!
 //! No size is zero once a layer is made; `.max(1)` tells the compiler so, and no panic path remains.
 
-use super::Kernels;
 use super::algorithms::Convolution;
+use super::set::Kernels;
 use crate::base::quantization::Addition;
 use crate::ops::global_average_pool::mean;
 use crate::ops::{Conv2d, Dense, GlobalAveragePool, Pool2d, Pooling};

@@ -13,8 +13,8 @@
 use super::epilogue::Epilogue;
 use super::primitives::{high, low, sxtb16, sxtb16_ror8};
 use crate::base::quantization::Addition;
-use crate::kernels::Kernels;
 use crate::kernels::algorithms::Convolution;
+use crate::kernels::set::Kernels;
 use crate::ops::Conv2d;
 
 /// Depthwise convolutions.

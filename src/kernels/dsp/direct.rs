@@ -19,8 +19,8 @@ use super::primitives::assembly;
 use super::products::{COLUMNS, packed};
 use crate::base::quantization::Addition;
 use crate::base::shape::Window;
-use crate::kernels::Kernels;
 use crate::kernels::algorithms::{Convolution, Filters};
+use crate::kernels::set::Kernels;
 use crate::ops::Conv2d;
 
 /// Words that a part may have, if it has more than one kernel row.

@@ -29,126 +29,18 @@
 //! 5. Channels stand in the order in which `SXTB16` and `SXTB16 ROR #8` give them, on both sides.
 
 mod filters;
+mod form;
 mod outputs;
 mod tiles;
 
 use super::epilogue::Epilogue;
-use super::products::{COLUMNS, Groups, ROUND, wide};
+use super::products::{COLUMNS, ROUND, wide};
 use crate::base::quantization::Addition;
-use crate::base::shape::Window;
-use crate::kernels::Kernels;
 use crate::kernels::algorithms::{Convolution, Filters};
+use crate::kernels::set::Kernels;
 use crate::ops::Conv2d;
 
-use outputs::LINES;
-
-/// Pairs of channels that are transformed at a time.
-const PAIRS: usize = ROUND;
-
-/// How a convolution is cut into tiles.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    /// F(2x2, 3x3).
-    Small,
-    /// F(4x4, 3x3).
-    Large,
-    /// Stride 2.
-    Polyphase,
-}
-
-/// What the kinds differ in.
-#[derive(Debug, Clone, Copy)]
-struct Form {
-    kind: Kind,
-    stride: usize,
-    /// Output rows and columns of a tile, 2^`tile_bits`.
-    tile: usize,
-    tile_bits: u8,
-    /// Input rows under a tile, input columns under four tiles.
-    rows: usize,
-    columns: usize,
-    /// Products of a tile, and which of them add up.
-    groups: Groups,
-    /// Outputs are 2^this times too large.
-    scale_bits: u8,
-}
-
-const SMALL: Form = Form {
-    kind: Kind::Small,
-    stride: 1,
-    tile: 2,
-    tile_bits: 1,
-    rows: 4,
-    columns: 10,
-    groups: Groups::new(&[(16, 1)]),
-    scale_bits: 2,
-};
-const LARGE: Form = Form {
-    kind: Kind::Large,
-    stride: 1,
-    tile: 4,
-    tile_bits: 2,
-    rows: 6,
-    columns: 18,
-    groups: Groups::new(&[(36, 1)]),
-    scale_bits: 6,
-};
-const POLYPHASE: Form = Form {
-    kind: Kind::Polyphase,
-    stride: 2,
-    tile: 2,
-    tile_bits: 1,
-    rows: 5,
-    columns: 17,
-    groups: Groups::new(&[(1, 1), (4, 2), (4, 4)]),
-    scale_bits: 0,
-};
-
-impl Form {
-    /// The form of a window of stride 1 or 2, in large tiles if `large`.
-    const fn of(window: &Window, large: bool) -> &'static Self {
-        match (window.stride[0], large) {
-            (1, true) => &LARGE,
-            (1, false) => &SMALL,
-            (_, _) => &POLYPHASE,
-        }
-    }
-
-    /// Tiles over so many outputs.
-    const fn tiles(&self, outputs: usize) -> usize {
-        outputs.saturating_add(self.tile - 1) >> self.tile_bits
-    }
-
-    /// Words of the values of a group of tiles.
-    const fn value_words(&self, channels: usize) -> usize {
-        self.groups.slots() * channels / 2 * COLUMNS
-    }
-
-    /// Words of the transformed weights of two output channels.
-    const fn weight_words(&self, channels: usize) -> usize {
-        self.groups.slots() * channels
-    }
-
-    /// Words of the lines of sixteen channels.
-    const fn line_words(&self) -> usize {
-        PAIRS * self.rows * self.columns
-    }
-
-    const fn sums(&self) -> usize {
-        self.groups.sums()
-    }
-
-    /// Words beside the values: lines, or `weights` words of weights, sums and outputs.
-    const fn beside_words(&self, weights: usize) -> usize {
-        let later = weights + self.sums() + self.tile * self.row_outputs() + LINES;
-        if later > self.line_words() { later } else { self.line_words() }
-    }
-
-    /// Outputs of four tiles and two channels in a row.
-    const fn row_outputs(&self) -> usize {
-        2 * COLUMNS * self.tile
-    }
-}
+use form::{Form, Kind};
 
 /// Winograd's way, in large tiles or not, with filters that are transformed at run time or not.
 pub(in crate::kernels) struct Tiles<const LARGE_TILES: bool, const AT_RUN_TIME: bool>;

@@ -276,7 +276,7 @@ fn check_roundings(backend: &Backend) -> usize {
                     .ok()?;
             let run: Strip<'_> = &|input, output| {
                 let mut scratch = vec![0xA5A5_A5A5; checked.scratch_bytes(output.len() as u8) / 4];
-                super::algorithms::run::<{ super::Kernels::ALL }>(
+                super::dispatch::run::<{ super::Kernels::ALL }>(
                     &checked,
                     addition.as_ref(),
                     input,
@@ -334,7 +334,7 @@ fn check_layer(
         for strip in 1..=6 {
             let run: Strip<'_> = &|input, output| {
                 let mut scratch = vec![0xA5A5_A5A5; checked.scratch_bytes(output.len() as u8) / 4];
-                super::algorithms::run::<{ super::Kernels::ALL }>(
+                super::dispatch::run::<{ super::Kernels::ALL }>(
                     &checked,
                     addition.as_ref(),
                     input,

@@ -1,6 +1,6 @@
 //! The weights' side: G g G^T of a filter, two channels in a word.
 
-use super::{Form, Kind};
+use super::form::{Form, Kind};
 #[cfg(skipstone_dsp)]
 use crate::kernels::dsp::primitives::assembly;
 #[cfg(not(skipstone_dsp))]
@@ -281,7 +281,7 @@ mod tests {
             let mut transformed = [0; 36 * 8];
             let weights = [1; 9 * 8];
             let weights = &weights[..9 * channels];
-            super::super::LARGE.transform_weights(weights, channels, &mut transformed);
+            super::super::form::LARGE.transform_weights(weights, channels, &mut transformed);
             assert!(transformed.iter().all(|word| *word == 0), "{channels}");
         }
     }

@@ -1,6 +1,6 @@
 //! The outputs' side: A^T sums A of a tile, biases added.
 
-use super::{Form, Kind, LARGE, SMALL};
+use super::form::{Form, Kind, LARGE, LINES, SMALL};
 #[cfg(skipstone_dsp)]
 use crate::kernels::dsp::primitives::assembly;
 use crate::kernels::dsp::products::COLUMNS;
@@ -48,9 +48,6 @@ impl Form {
         }
     }
 }
-
-/// Words between the two transforms of a large tile.
-pub(super) const LINES: usize = 6 * 4;
 
 /// The outputs of eight large tiles, four with the first bias, 64 times too large, in rows of 32; `sums` are the slots'
 /// words, eight apart, `lines` [`LINES`] words of scratch memory.

@@ -1,7 +1,7 @@
 //! The input's side: B^T patch B of four tiles beside each other, two channels in a word.
 
 use super::filters::SLOTS;
-use super::{Form, Kind, PAIRS};
+use super::form::{Form, Kind, PAIRS};
 #[cfg(skipstone_dsp)]
 use crate::kernels::dsp::primitives::assembly;
 #[cfg(not(skipstone_dsp))]
