@@ -62,10 +62,11 @@ const DSP: Backend = Backend {
 type Check = fn(&Backend) -> usize;
 
 #[cfg(feature = "self-test")]
-const CHECKS: [(&str, Check); 7] = [
+const CHECKS: [(&str, Check); 8] = [
     ("conv2d", check_conv2d),
     ("winograd", check_winograd),
     ("roundings", check_roundings),
+    ("earlier runs", check_independence),
     ("pool2d", check_pool2d),
     ("dense", check_dense),
     ("global average pool", check_global_average_pool),
@@ -126,6 +127,11 @@ fn dsp_winograd() {
 #[test]
 fn dsp_whole_blocks() {
     check_roundings(&DSP);
+}
+
+#[test]
+fn dsp_outputs_do_not_depend_on_earlier_runs() {
+    check_independence(&DSP);
 }
 
 #[test]
@@ -298,6 +304,65 @@ fn check_roundings(backend: &Backend) -> usize {
             } else {
                 assert_ne!(*algorithm, Algorithm::Direct);
             }
+        }
+    }
+    cases
+}
+
+/// Outputs do not depend on the scratch memory's contents, even if an untrusted blob has weights in the fillers of
+/// packed words: all words of the weights are random.
+fn check_independence(backend: &Backend) -> usize {
+    let mut cases = 0;
+    for seed in 0..300 {
+        let random = &mut Random::new(seed);
+        let tiles = random.one_in(3);
+        let kernel = if tiles { [3; 2] } else { [random.size(1, 7), random.size(1, 7)] };
+        let mut window = layers::window(random, kernel);
+        let (mut channels, mut outputs) = (random.size(1, 9), random.size(1, 9));
+        if tiles {
+            window.stride = [random.size(1, 2); 2];
+            (channels, outputs) = (16 * random.size(1, 2), 2 * random.size(1, 3));
+        }
+        let depthwise = !tiles && random.one_in(4);
+        let mut layer = layers::conv2d(random, window, depthwise, channels, outputs);
+        // 64 times the sum must keep to 32 bits
+        layer.bias.iter_mut().for_each(|bias| *bias /= 128);
+        let input = layers::input(random, &window, channels);
+        let [height, width] = window.output(&input).unwrap();
+        let outputs = layer.bias.len();
+        let before = Tensor::new(height, width, outputs, random.int8s(height * width * outputs));
+        let addition = random.one_in(2).then(|| added(&layers::residual(random, layer.requantize.shift)));
+        let (requantize, checked_window) = (requantize(&layer.requantize), windowed(&window));
+        for algorithm in backend.algorithms {
+            let bytes = Conv2d::weight_bytes(
+                &checked_window,
+                shape(&input),
+                outputs as u16,
+                layer.depthwise,
+                *algorithm,
+            );
+            let words: Vec<u32> = (0..bytes.div_ceil(4)).map(|_| random.bits() as u32).collect();
+            let weights = bytemuck::cast_slice(&words).get(..bytes).unwrap_or_default();
+            let (bias, pixel) = (&layer.bias, &layer.padding_pixel);
+            let new = if layer.depthwise { Conv2d::depthwise_with } else { Conv2d::with_algorithm };
+            let checked = new(shape(&input), checked_window, *algorithm, weights, bias, pixel, requantize);
+            let Ok(checked) = checked else { continue };
+            let strip = random.size(1, 6);
+            let [zeros, others] = [0, 0xA5A5_A5A5].map(|word| {
+                let run: Strip<'_> = &|input, output| {
+                    let mut scratch = vec![word; checked.scratch_bytes(output.len() as u8) / 4];
+                    super::dispatch::run::<{ super::Kernels::ALL }>(
+                        &checked,
+                        addition.as_ref(),
+                        input,
+                        output,
+                        &mut scratch,
+                    );
+                };
+                by_strips(&window, &input, before.clone(), strip, run)
+            });
+            assert_eq!(zeros, others, "seed {seed}, {algorithm:?}, strips of {strip}: {layer:?}");
+            cases += 1;
         }
     }
     cases
