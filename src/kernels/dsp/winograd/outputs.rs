@@ -20,9 +20,9 @@ impl Form {
             return;
         }
         let (mut sums, mut to) = (sums.as_ptr(), outputs.as_mut_ptr());
-        // SAFETY: `sums` has eight words for each of the form's slots (16, 36 or 9 groups of slots), `outputs` has `tile` rows
+        // SAFETY: `sums` has eight words for each of the form's groups of slots (16, 36 or 9), `outputs` has `tile` rows
         // of `row_outputs` words and LINES after them (checked above). `sums` and `to` advance by one tile, eight times in
-        // all: the last reads the eighth word of each slot and writes the last `tile` words of each row. `outputs` is
+        // all: the last reads the eighth word of each group and writes the last `tile` words of each row. `outputs` is
         // borrowed mutably, so that it overlaps no other.
         #[allow(unsafe_code)]
         unsafe {
