@@ -3,7 +3,7 @@
 use crate::base::shape::Window;
 use crate::kernels::dsp::products::{COLUMNS, Groups, ROUND};
 
-/// Pairs of channels that are transformed at a time.
+/// Pairs of channels transformed at a time.
 pub(super) const PAIRS: usize = ROUND;
 
 /// Words between the two transforms of a large tile.
