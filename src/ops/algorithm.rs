@@ -1,8 +1,8 @@
-//! The list of ways to compute a convolution.
+//! The list of convolution algorithms.
 
-/// Calls a macro with all algorithms, in the order of their numbers in the blob. Each name is also that of its
-/// implementation: a type in `kernels` that implements `kernels::algorithms::Convolution`. An algorithm that has none
-/// does not compile.
+/// Calls a macro with all algorithms, in the order of their numbers in the blob. Each name is also the name of its
+/// implementation: a type in `kernels` that implements `kernels::algorithms::Convolution`. An algorithm without one does
+/// not compile.
 macro_rules! for_each_algorithm {
     ($then:ident) => {
         $then! {

@@ -218,7 +218,7 @@ fn widen(layer: &Conv2d<'_>, rows: &[&[i8]], x: usize, values: &mut [u32], edge:
     let mut to = values.as_mut_ptr();
     for row in rows {
         // SAFETY: `values` has `2 * COLUMNS * words` words for each of `rows` (checked above) and `to` is this row's first;
-        // `words` is at least 1. `end`, where the last window's words end, is inside the row where it is read; `edge`
+        // `words` is at least 1. `end`, the end of the last window's words, is inside the row where it is read; `edge`
         // has `edge_words` words where it is not.
         #[allow(unsafe_code)]
         unsafe {

@@ -1,7 +1,7 @@
 //! From sums to int8 values, in as few instructions as the layer's rounding allows.
 //!
 //! `y = clamp(zero_point + ((acc * multiplier + residual + 2^(shift - 1)) >> shift))` needs no 64-bit
-//! arithmetic but one product where the shift is at least 33: the lower word of the sum cannot change
+//! arithmetic except one product if the shift is at least 33: the lower word of the sum cannot change
 //! the result, and rounding and zero point are one constant. The form is chosen once for a strip:
 //!
 //! | for | instructions |
@@ -111,7 +111,7 @@ impl<'a, 'l> Epilogue<'a, 'l> {
         let places = places.get(..rows.len()).unwrap_or_default();
         match (&self.short, self.multipliers.get(channel..end)) {
             (Some(short), Some(multipliers)) if fits && channels > 0 && !places.is_empty() => {
-                // SAFETY: `fits`: `sums` has `pixels` sums for each row and channel, and `reach`, where the pixels end, is
+                // SAFETY: `fits`: `sums` has `pixels` sums for each row and channel, and `reach`, the end of the pixels, is
                 // inside each row, so that the bytes of all pixels from the row's place on are. `multipliers` has
                 // `channels` of the `outputs` bytes of a pixel, at least one, and a place was written for each row. The
                 // rows are borrowed mutably, so that they overlap neither each other nor the rest.
