@@ -129,8 +129,8 @@ impl<'a> Conv2d<'a> {
         kernels::weight_bytes(algorithm, &self.filters())
     }
 
-    /// Packs plain weights for `algorithm` into `packed`, all zero, of [`Conv2d::packed_bytes`]; `false` if it uses them
-    /// unpacked.
+    /// Packs plain weights for `algorithm` into `packed`, all zero, of [`Conv2d::packed_bytes`]; `false` if it uses
+    /// them unpacked.
     pub fn pack(&self, plain: &[i8], algorithm: Algorithm, packed: &mut [u32]) -> bool {
         kernels::pack(algorithm, plain, &self.filters(), packed)
     }

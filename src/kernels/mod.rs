@@ -10,9 +10,9 @@
 //! slice is a row of padding. Output rows of a strip are `stride` input rows apart: output row i reads
 //! `input[i * stride..][..kernel]`. With an addition, an output row holds the shortcut's values on entry.
 //!
-//! `reference` consists of the obvious loops, the oracle that all others match bit for bit. `dsp` targets cores with the
-//! DSP extension (Cortex-M4, M7, M33) and runs everywhere: where the instructions are missing, portable twins replace
-//! them, so the host tests the same loops. The plan names an algorithm for each convolution
+//! `reference` consists of the obvious loops, the oracle that all others match bit for bit. `dsp` targets cores with
+//! the DSP extension (Cortex-M4, M7, M33) and runs everywhere: where the instructions are missing, portable twins
+//! replace them, so the host tests the same loops. The plan names an algorithm for each convolution
 //! ([`Algorithm`](crate::ops::Algorithm)), which implements the trait in `algorithms`; `dispatch` calls it.
 
 mod algorithms;
@@ -69,8 +69,8 @@ impl Windowed<'_> {
     }
 }
 
-/// Computes a strip of output rows with one of `KERNELS`, which include the layer's; an empty input row is padding. With
-/// `addition`, `output` holds the shortcut's values on entry. `scratch` has [`scratch_bytes`].
+/// Computes a strip of output rows with one of `KERNELS`, which include the layer's; an empty input row is padding.
+/// With `addition`, `output` holds the shortcut's values on entry. `scratch` has [`scratch_bytes`].
 pub(crate) fn strip<const KERNELS: u16>(
     layer: &Windowed<'_>,
     addition: Option<&Addition>,

@@ -11,8 +11,9 @@
 //! ```
 //!
 //! The bytes under a kernel row go four at a time: `SXTB16` gives bytes 0 and 2 as a pair of taps, `SXTB16 ROR #8`
-//! bytes 1 and 3. Where they are not whole words, the bytes after them are loaded too: the following pixels of the row, or
-//! zeros. Packed weights are zero there; if an untrusted blob has others, its outputs still depend on its image alone.
+//! bytes 1 and 3. Where they are not whole words, the bytes after them are loaded too: the following pixels of the row,
+//! or zeros. Packed weights are zero there; if an untrusted blob has others, its outputs still depend on its image
+//! alone.
 
 use super::epilogue::Epilogue;
 #[cfg(skipstone_dsp)]
@@ -217,9 +218,9 @@ fn widen(layer: &Conv2d<'_>, rows: &[&[i8]], x: usize, values: &mut [u32], edge:
     let end = start.wrapping_add((COLUMNS - 1) * step + 4 * words);
     let mut to = values.as_mut_ptr();
     for row in rows {
-        // SAFETY: `values` has `2 * COLUMNS * words` words for each of `rows` (checked above) and `to` is this row's first;
-        // `words` is at least 1. `end`, the end of the last window's words, is inside the row where it is read; `edge`
-        // has `edge_words` words where it is not.
+        // SAFETY: `values` has `2 * COLUMNS * words` words for each of `rows` (checked above) and `to` is this row's
+        // first; `words` is at least 1. `end`, the end of the last window's words, is inside the row where it is read;
+        // `edge` has `edge_words` words where it is not.
         #[allow(unsafe_code)]
         unsafe {
             if left >= 0 && end <= row.len() {
@@ -237,8 +238,8 @@ fn widen(layer: &Conv2d<'_>, rows: &[&[i8]], x: usize, values: &mut [u32], edge:
 /// pixel; where pixels are not whole words, those under the windows are copied to `edge` first.
 ///
 /// # Safety
-/// `to` is aligned and writable for `2 * COLUMNS * row_words` words, which neither `row` nor `edge` overlaps. `edge` has
-/// [`edge_words`] words. The layer has at least one channel.
+/// `to` is aligned and writable for `2 * COLUMNS * row_words` words, which neither `row` nor `edge` overlaps. `edge`
+/// has [`edge_words`] words. The layer has at least one channel.
 #[inline(never)]
 #[allow(unsafe_code)]
 unsafe fn widen_edge(layer: &Conv2d<'_>, row: &[i8], left: isize, edge: &mut [u32], mut to: *mut u32) {
@@ -249,10 +250,11 @@ unsafe fn widen_edge(layer: &Conv2d<'_>, row: &[i8], left: isize, edge: &mut [u3
     if let [.., last, spare] = edge {
         (*last, *spare) = (0, 0);
     }
-    // SAFETY: `to` has `2 * COLUMNS` words for each of the `row_words` words of a window (contract), of which there is one
-    // at least. With an edge, the last window begins `kernel[1]` pixels before the end of the span that `edge` holds, and
-    // rounding that up to whole words stays within its spare word. Without one, channels are a multiple of 4, so that
-    // a pixel is `channels / 4` words, and `start` is at least a pixel before the row's end, or the padding pixel is read.
+    // SAFETY: `to` has `2 * COLUMNS` words for each of the `row_words` words of a window (contract), of which there is
+    // one at least. With an edge, the last window begins `kernel[1]` pixels before the end of the span that `edge`
+    // holds, and rounding that up to whole words stays within its spare word. Without one, channels are a multiple of
+    // 4, so that a pixel is `channels / 4` words, and `start` is at least a pixel before the row's end, or the padding
+    // pixel is read.
     unsafe {
         if !edge.is_empty() {
             lay_edge(layer, row, left, bytemuck::cast_slice_mut(edge));
@@ -283,7 +285,8 @@ fn lay_edge(layer: &Conv2d<'_>, row: &[i8], left: isize, edge: &mut [i8]) {
         let to = edge.get_mut(pixel * channels..).unwrap_or_default();
         debug_assert!(from.len() <= to.len(), "a pixel beyond the edge");
         if from.len() <= to.len() {
-            // SAFETY: `to` is at least as long as `from` (checked above), and borrowed mutably, so that they do not overlap.
+            // SAFETY: `to` is at least as long as `from` (checked above), and borrowed mutably, so that they do not
+            // overlap.
             #[allow(unsafe_code)]
             unsafe {
                 core::ptr::copy_nonoverlapping(from.as_ptr(), to.as_mut_ptr(), from.len());

@@ -83,9 +83,9 @@ impl<'a, 'l> Epilogue<'a, 'l> {
         }
     }
 
-    /// Rounds sums and stores those inside `rows`, at most four, whose pixels have the layer's output channels. `sums` has
-    /// for each row, for each of `channels` channels from `channel` on, the sums of `fours` times four pixels from `x`
-    /// on. Pixels beyond a row's end are dropped.
+    /// Rounds sums and stores those inside `rows`, at most four, whose pixels have the layer's output channels. `sums`
+    /// has for each row, for each of `channels` channels from `channel` on, the sums of `fours` times four pixels from
+    /// `x` on. Pixels beyond a row's end are dropped.
     #[inline(never)]
     pub(super) fn store(
         &self,
@@ -111,10 +111,10 @@ impl<'a, 'l> Epilogue<'a, 'l> {
         let places = places.get(..rows.len()).unwrap_or_default();
         match (&self.short, self.multipliers.get(channel..end)) {
             (Some(short), Some(multipliers)) if fits && channels > 0 && !places.is_empty() => {
-                // SAFETY: `fits`: `sums` has `pixels` sums for each row and channel, and `reach`, the end of the pixels, is
-                // inside each row, so that the bytes of all pixels from the row's place on are. `multipliers` has
-                // `channels` of the `outputs` bytes of a pixel, at least one, and a place was written for each row. The
-                // rows are borrowed mutably, so that they overlap neither each other nor the rest.
+                // SAFETY: `fits`: `sums` has `pixels` sums for each row and channel, and `reach`, the end of the
+                // pixels, is inside each row, so that the bytes of all pixels from the row's place on are.
+                // `multipliers` has `channels` of the `outputs` bytes of a pixel, at least one, and a place was written
+                // for each row. The rows are borrowed mutably, so that they overlap neither each other nor the rest.
                 #[allow(unsafe_code)]
                 unsafe {
                     short.store(sums.as_ptr(), places, multipliers, fours, outputs);
@@ -166,8 +166,8 @@ impl Short {
     /// first at the first place; then as many at the second, and so on.
     ///
     /// # Safety
-    /// `places` and `multipliers` are not empty, `fours` is at least 1. `sums` is readable for `4 * fours` aligned words for
-    /// each place and multiplier. Each place is readable and writable for `(4 * fours - 1) * outputs +
+    /// `places` and `multipliers` are not empty, `fours` is at least 1. `sums` is readable for `4 * fours` aligned
+    /// words for each place and multiplier. Each place is readable and writable for `(4 * fours - 1) * outputs +
     /// multipliers.len()` bytes, which overlap neither those of other places nor anything else that is read.
     #[inline(always)]
     #[allow(unsafe_code)]
@@ -183,8 +183,8 @@ impl Short {
         {
             let (places, multipliers) = (places.as_ptr_range(), multipliers.as_ptr_range());
             let store = if self.joined { store_joined_m4 } else { store_plain_m4 };
-            // SAFETY: both lists are given by their first and end, neither empty (contract), and the sums and places are
-            // those of this function's contract, which is the assembly's.
+            // SAFETY: both lists are given by their first and end, neither empty (contract), and the sums and places
+            // are those of this function's contract, which is the assembly's.
             unsafe {
                 store(
                     sums,
@@ -233,8 +233,8 @@ macro_rules! store_m4 {
         $(#[$doc])*
         ///
         /// # Safety
-        /// `places..places_end` and `multipliers..end` are lists of at least one aligned word each, `fours` is at least 1,
-        /// and `short` is valid. Sums, places and multipliers are as [`Short::store`] requires them.
+        /// `places..places_end` and `multipliers..end` are lists of at least one aligned word each, `fours` is at least
+        /// 1, and `short` is valid. Sums, places and multipliers are as [`Short::store`] requires them.
         #[allow(unsafe_code)]
         #[unsafe(naked)]
         unsafe extern "C" fn $name(

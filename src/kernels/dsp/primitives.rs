@@ -1,7 +1,7 @@
 //! Single instructions of the DSP extension, on pairs of int16 in a word, with portable twins.
 
-/// A naked function's body. Naked functions are assembled for the target's baseline core, whatever `-C target-cpu` says:
-/// for v8-M, a core with the DSP extension has to be named.
+/// A naked function's body. Naked functions are assembled for the target's baseline core, whatever `-C target-cpu`
+/// says: for v8-M, a core with the DSP extension has to be named.
 #[cfg(all(skipstone_dsp, skipstone_v8m))]
 macro_rules! assembly {
     ($($line:tt)*) => { core::arch::naked_asm!(".cpu cortex-m33", $($line)*) };
@@ -29,9 +29,9 @@ macro_rules! instruction {
             #[cfg(skipstone_dsp)]
             {
                 let result: u32;
-                // SAFETY: the instruction touches its operands' registers and the flags that `flags` leaves to it, neither
-                // memory nor stack, and its result depends on its operands alone. The core has it: the build script
-                // sets `skipstone_dsp` for cores with the DSP extension only.
+                // SAFETY: the instruction touches its operands' registers and the flags that `flags` leaves to it,
+                // neither memory nor stack, and its result depends on its operands alone. The core has it: the build
+                // script sets `skipstone_dsp` for cores with the DSP extension only.
                 #[allow(unsafe_code)]
                 unsafe {
                     core::arch::asm!(

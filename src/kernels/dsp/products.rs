@@ -43,9 +43,9 @@ pub(super) fn packed(values: &[u32], weights: &[u32], bias: &[[i32; 2]], sums: &
     }
     #[cfg(skipstone_dsp)]
     {
-        // SAFETY: `pairs` and `twos` are at least 1, `values` has `COLUMNS * pairs` words, `weights` `pairs` words for each
-        // two channels (all checked above), `sums` `2 * COLUMNS` by the definition of `twos`. `bias` is null or has an
-        // entry for each two channels. `sums` is borrowed mutably, so that it overlaps no other slice.
+        // SAFETY: `pairs` and `twos` are at least 1, `values` has `COLUMNS * pairs` words, `weights` `pairs` words for
+        // each two channels (all checked above), `sums` `2 * COLUMNS` by the definition of `twos`. `bias` is null or
+        // has an entry for each two channels. `sums` is borrowed mutably, so that it overlaps no other slice.
         #[allow(unsafe_code)]
         unsafe {
             let end = sums.as_mut_ptr().add(2 * COLUMNS * twos);
@@ -121,8 +121,8 @@ pub(super) fn wide(groups: &Groups, pairs: usize, values: &[u32], weights: &[u32
         debug_assert!(false, "values, weights or sums too short");
         return;
     }
-    // SAFETY: the slices have the words of all `groups.slots` slots and the sums of all groups (checked above); each step
-    // of the loop moves the pointers past its own groups' share of them. A step's `slots * pairs` is a multiple of
+    // SAFETY: the slices have the words of all `groups.slots` slots and the sums of all groups (checked above); each
+    // step of the loop moves the pointers past its own groups' share of them. A step's `slots * pairs` is a multiple of
     // ROUND, at least one, and its number of groups is not zero. `sums` is borrowed mutably, so that it overlaps
     // neither slice.
     #[allow(unsafe_code)]
@@ -158,8 +158,8 @@ unsafe fn wide_m4(
         let mut group = [0; 2 * COLUMNS];
         for _ in 0..ROUND * rounds {
             for (index, sum) in group.iter_mut().enumerate() {
-                // SAFETY: `index % COLUMNS` and `index / COLUMNS` are inside this pair's four values and two weights, of
-                // `ROUND * rounds` pairs for each group (contract).
+                // SAFETY: `index % COLUMNS` and `index / COLUMNS` are inside this pair's four values and two weights,
+                // of `ROUND * rounds` pairs for each group (contract).
                 let (value, weight) =
                     unsafe { (values.add(index % COLUMNS).read(), weights.add(index / COLUMNS).read()) };
                 *sum = smlad(value, weight, *sum);

@@ -64,8 +64,8 @@ impl<const LARGE_TILES: bool, const AT_RUN_TIME: bool> Convolution for Tiles<LAR
         (true, _) => &[4],
     };
 
-    /// 3x3, stride 1 or 2 (large tiles: 1), a multiple of 16 input channels, an even number of output channels, and sums
-    /// that fit 32 bits with their factor.
+    /// 3x3, stride 1 or 2 (large tiles: 1), a multiple of 16 input channels, an even number of output channels, and
+    /// sums that fit 32 bits with their factor.
     fn supports(layer: &Conv2d<'_>) -> bool {
         supports(layer, LARGE_TILES)
     }

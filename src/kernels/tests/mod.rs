@@ -73,8 +73,8 @@ const CHECKS: [(&str, Check); 8] = [
     ("ends of 32 bits", check_extreme_sums),
 ];
 
-/// Tests arithmetic and kernels on the core that runs this; `report` gets backend, check and number of cases. Needs a heap
-/// of 200 KiB.
+/// Tests arithmetic and kernels on the core that runs this; `report` gets backend, check and number of cases. Needs a
+/// heap of 200 KiB.
 ///
 /// # Panics
 /// Where a kernel's bits differ from the oracle's; the message names the case.

@@ -25,8 +25,8 @@ impl Form {
         }
     }
 
-    /// Transforms one filter into its places, `channel` 0 or 1, among two channels' weights. `channels` is a multiple of 4,
-    /// because words of four channels are read.
+    /// Transforms one filter into its places, `channel` 0 or 1, among two channels' weights. `channels` is a multiple
+    /// of 4, because words of four channels are read.
     #[inline(never)]
     pub(super) fn transform_filter(
         &self,
@@ -41,9 +41,10 @@ impl Form {
             return;
         }
         for half in 0..channels / 2 {
-            // SAFETY: `filter` has nine taps of `channels` channels, a multiple of 4, so that each tap has a word from `half / 2
-            // * 4` on. `transformed` has `channels` words for each slot, and `2 * half + channel` is below `channels` (all
-            // checked above): one word of each slot is written. It is borrowed mutably, so that it overlaps no tap.
+            // SAFETY: `filter` has nine taps of `channels` channels, a multiple of 4, so that each tap has a word from
+            // byte `half / 2 * 4` on. `transformed` has `channels` words for each slot, and `2 * half + channel` is
+            // below `channels` (all checked above): one word of each slot is written. It is borrowed mutably, so that
+            // it overlaps no tap.
             #[allow(unsafe_code)]
             unsafe {
                 let taps =
@@ -72,7 +73,8 @@ impl Taps {
     /// Two channels of one tap.
     ///
     /// # Safety
-    /// `from` is readable, at any alignment, for a word at each of nine taps, `channels` bytes apart. `row` and `column` are below 3.
+    /// `from` is readable, at any alignment, for a word at each of nine taps, `channels` bytes apart. `row` and
+    /// `column` are below 3.
     #[inline(always)]
     unsafe fn tap(self, row: usize, column: usize) -> u32 {
         // SAFETY: `3 * row + column` is below 9: one of the nine taps (contract).
@@ -100,7 +102,8 @@ impl Taps {
     unsafe fn transform_small(self, to: *mut u32) {
         let put = |row: usize, [a, b, c]: [u32; 3]| {
             let outer = sadd16(a, c);
-            // SAFETY: `row` is below 4 in all uses below, so that the words are `4 * row` to `4 * row + 3` of 16 (contract).
+            // SAFETY: `row` is below 4 in all uses below, so that the words are `4 * row` to `4 * row + 3` of 16
+            // (contract).
             unsafe {
                 let to = to.add(4 * row * self.channels);
                 to.write(sadd16(a, a));
@@ -299,10 +302,10 @@ unsafe extern "C" fn transform_large_m4(from: *const i8, channels: usize, rotati
     )
 }
 
-/// Stride 2: the slot of each product, by the combination of rows and of columns that it multiplies: with d0 to d4 under a
-/// tile, d0 - d2, d2, d4 - d2 (even taps of F(2, 2)), d1, d3 (the odd tap of the first and second
-/// output). The first group holds d2 x d2, a term of all four outputs; the next four hold d2 times a
-/// value in two outputs; the last four hold terms of one output.
+/// Stride 2: the slot of each product, by the combination of rows and of columns that it multiplies: with d0 to d4
+/// under a tile, d0 - d2, d2, d4 - d2 (even taps of F(2, 2)), d1, d3 (the odd tap of the first and second output). The
+/// first group holds d2 x d2, a term of all four outputs; the next four hold d2 times a value in two outputs; the last
+/// four hold terms of one output.
 pub(super) const SLOTS: [[u8; 5]; 5] =
     [[9, 1, 13, 10, 14], [5, 0, 7, 6, 8], [17, 3, 21, 18, 22], [11, 2, 15, 12, 16], [19, 4, 23, 20, 24]];
 

@@ -20,10 +20,10 @@ impl Form {
             return;
         }
         let (mut sums, mut to) = (sums.as_ptr(), outputs.as_mut_ptr());
-        // SAFETY: `sums` has eight words for each of the form's groups of slots (16, 36 or 9), `outputs` has `tile` rows
-        // of `row_outputs` words and LINES after them (checked above). `sums` and `to` advance by one tile, eight times in
-        // all: the last reads the eighth word of each group and writes the last `tile` words of each row. `outputs` is
-        // borrowed mutably, so that it overlaps no other.
+        // SAFETY: `sums` has eight words for each of the form's groups of slots (16, 36 or 9), `outputs` has `tile`
+        // rows of `row_outputs` words and LINES after them (checked above). `sums` and `to` advance by one tile, eight
+        // times in all: the last reads the eighth word of each group and writes the last `tile` words of each row.
+        // `outputs` is borrowed mutably, so that it overlaps no other.
         #[allow(unsafe_code)]
         unsafe {
             if self.kind == Kind::Large {
@@ -57,15 +57,16 @@ impl Form {
 /// words, eight apart, `lines` scratch memory.
 ///
 /// # Safety
-/// `sums` is readable for 36 slots of `2 * COLUMNS` aligned words. `lines` is readable and writable for [`LINES`] aligned
-/// words, `to` writable for `LARGE.tile * LARGE.row_outputs()`. `sums`, `bias`, `lines` and `to` do not overlap.
+/// `sums` is readable for 36 slots of `2 * COLUMNS` aligned words. `lines` is readable and writable for [`LINES`]
+/// aligned words, `to` writable for `LARGE.tile * LARGE.row_outputs()`. `sums`, `bias`, `lines` and `to` do not
+/// overlap.
 #[cfg(not(skipstone_dsp))]
 #[allow(unsafe_code)]
 unsafe fn outputs_large(sums: *const i32, bias: &[i32; 2], lines: *mut i32, to: *mut i32) {
     for tile in 0..2 * COLUMNS {
         let bias = bias[tile / COLUMNS] << LARGE.scale_bits;
-        // SAFETY: `6 * line + column` is below 36, `tile` below 8: a word of the sums (contract). `lines` has six lines of
-        // four words, LINES. `row` and `column` are below 4: `LARGE.tile * tile + column` is inside one of the
+        // SAFETY: `6 * line + column` is below 36, `tile` below 8: a word of the sums (contract). `lines` has six lines
+        // of four words, LINES. `row` and `column` are below 4: `LARGE.tile * tile + column` is inside one of the
         // `LARGE.tile` rows of `to`.
         unsafe {
             for line in 0..6 {
@@ -87,8 +88,9 @@ unsafe fn outputs_large(sums: *const i32, bias: &[i32; 2], lines: *mut i32, to: 
 /// words, eight apart, `lines` scratch memory.
 ///
 /// # Safety
-/// `sums` is readable for 36 slots of `2 * COLUMNS` aligned words. `lines` is readable and writable for [`LINES`] aligned
-/// words, `to` writable for `LARGE.tile * LARGE.row_outputs()`. `sums`, `bias`, `lines` and `to` do not overlap.
+/// `sums` is readable for 36 slots of `2 * COLUMNS` aligned words. `lines` is readable and writable for [`LINES`]
+/// aligned words, `to` writable for `LARGE.tile * LARGE.row_outputs()`. `sums`, `bias`, `lines` and `to` do not
+/// overlap.
 #[cfg(skipstone_dsp)]
 #[allow(unsafe_code)]
 unsafe fn outputs_large(sums: *const i32, bias: &[i32; 2], lines: *mut i32, to: *mut i32) {

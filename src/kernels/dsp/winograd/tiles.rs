@@ -45,11 +45,11 @@ impl Form {
                 }
             }
             let step = COLUMNS * channels / 2;
-            // SAFETY: `2 * PAIRS * (chunk + 1)` is at most `channels`, so that each pixel, and the padding pixel, has sixteen
-            // bytes from its chunk on; rows in `patch` have `width` pixels (checked above) or are the padding pixel with
-            // step 0. `lines` has `PAIRS * rows` words for each of the form's columns, `values` `COLUMNS * channels / 2`
-            // words (`step`) for each slot, of which `COLUMNS * PAIRS` are this chunk's (both checked above). Both are
-            // borrowed mutably, so that they overlap nothing else.
+            // SAFETY: `2 * PAIRS * (chunk + 1)` is at most `channels`, so that each pixel, and the padding pixel, has
+            // sixteen bytes from its chunk on; rows in `patch` have `width` pixels (checked above) or are the padding
+            // pixel with step 0. `lines` has `PAIRS * rows` words for each of the form's columns, `values` `COLUMNS *
+            // channels / 2` words (`step`) for each slot, of which `COLUMNS * PAIRS` are this chunk's (both checked
+            // above). Both are borrowed mutably, so that they overlap nothing else.
             #[allow(unsafe_code)]
             unsafe {
                 let (from, to) = (lines.as_ptr(), values.as_mut_ptr().add(COLUMNS * PAIRS * chunk));
@@ -97,9 +97,9 @@ impl Patch {
                 let start = if inside { start.wrapping_add(x.cast_unsigned() * step) } else { self.padding };
                 start.cast()
             });
-            // SAFETY: a column inside the row points to one of its `width` pixels, any other to the padding pixel: sixteen bytes
-            // each (contract). `to` has `PAIRS * form.rows` words for each of `form.columns` columns, and this is one of
-            // them.
+            // SAFETY: a column inside the row points to one of its `width` pixels, any other to the padding pixel:
+            // sixteen bytes each (contract). `to` has `PAIRS * form.rows` words for each of `form.columns` columns, and
+            // this is one of them.
             unsafe { column(&mut words, to) };
             to = to.wrapping_add(PAIRS * form.rows);
         }
@@ -139,8 +139,8 @@ unsafe fn columns_small(column: &mut Column, mut to: *mut u32) {
         }
     };
     for _ in 0..PAIRS / 2 {
-        // SAFETY: this is one of four words of each row (sixteen bytes), rows are below 4, and `to` has eight words for each
-        // of the `PAIRS / 2` rounds (contract).
+        // SAFETY: this is one of four words of each row (sixteen bytes), rows are below 4, and `to` has eight words for
+        // each of the `PAIRS / 2` rounds (contract).
         unsafe {
             let (a, b) = (take(column, 0), take(column, 1));
             let (c, d) = (take(column, 2), take(column, 3));
@@ -160,8 +160,8 @@ unsafe fn columns_small(column: &mut Column, mut to: *mut u32) {
 #[allow(unsafe_code)]
 unsafe fn columns_large(column: &mut Column, mut to: *mut u32) {
     for _ in 0..PAIRS / 2 {
-        // SAFETY: this is one of four words of each row (sixteen bytes), rows are below 6, and `to` has twelve words for each
-        // of the `PAIRS / 2` rounds (contract).
+        // SAFETY: this is one of four words of each row (sixteen bytes), rows are below 6, and `to` has twelve words
+        // for each of the `PAIRS / 2` rounds (contract).
         unsafe {
             let words: [u32; 6] = core::array::from_fn(|row| take(column, row));
             to.cast::<[u32; 6]>().write(large(words.map(sxtb16)));
@@ -201,8 +201,8 @@ unsafe fn columns_polyphase(column: &mut Column, mut to: *mut u32) {
         }
     };
     for _ in 0..PAIRS / 2 {
-        // SAFETY: this is one of four words of each row (sixteen bytes), rows are below 5, and `to` has ten words for each of
-        // the `PAIRS / 2` rounds (contract).
+        // SAFETY: this is one of four words of each row (sixteen bytes), rows are below 5, and `to` has ten words for
+        // each of the `PAIRS / 2` rounds (contract).
         unsafe {
             let (a, b, c) = (take(column, 0), take(column, 1), take(column, 2));
             let (d, e) = (take(column, 3), take(column, 4));
@@ -242,8 +242,9 @@ fn large([d0, d1, d2, d3, d4, d5]: [u32; 6]) -> [u32; 6] {
 unsafe fn rows_small(lines: *const u32, to: *mut u32, step: usize) {
     const ROWS: usize = 4;
     for row in 0..ROWS {
-        // SAFETY: `row` is below 4 and pairs below PAIRS: words of a column. Columns are at most 2 * 3 + 3, of 10; slots
-        // `4 * row` to `4 * row + 3`, of 16; tiles below COLUMNS, of `COLUMNS * PAIRS` words of a slot (contract).
+        // SAFETY: `row` is below 4 and pairs below PAIRS: words of a column. Columns are at most 2 * 3 + 3, of 10;
+        // slots `4 * row` to `4 * row + 3`, of 16; tiles below COLUMNS, of `COLUMNS * PAIRS` words of a slot
+        // (contract).
         unsafe {
             let (mut from, mut to) = (lines.add(row), to.add(4 * row * step));
             for _ in 0..PAIRS {
@@ -277,8 +278,9 @@ unsafe fn rows_small(lines: *const u32, to: *mut u32, step: usize) {
 unsafe fn rows_large(lines: *const u32, to: *mut u32, step: usize) {
     const ROWS: usize = 6;
     for row in 0..ROWS {
-        // SAFETY: `row` is below 6 and pairs below PAIRS: words of a column. Columns are at most 4 * 3 + 5, of 18; slots
-        // `6 * row` to `6 * row + 5`, of 36; tiles below COLUMNS, of `COLUMNS * PAIRS` words of a slot (contract).
+        // SAFETY: `row` is below 6 and pairs below PAIRS: words of a column. Columns are at most 4 * 3 + 5, of 18;
+        // slots `6 * row` to `6 * row + 5`, of 36; tiles below COLUMNS, of `COLUMNS * PAIRS` words of a slot
+        // (contract).
         unsafe {
             let (mut from, mut to) = (lines.add(row), to.add(6 * row * step));
             for _ in 0..PAIRS {
@@ -627,8 +629,8 @@ unsafe extern "C" fn rows_large_m4(lines: *const u32, to: *mut u32, step: usize)
 unsafe fn rows_polyphase(lines: *const u32, to: *mut u32, step: usize) {
     const ROWS: usize = 5;
     for (row, slots) in SLOTS.iter().enumerate() {
-        // SAFETY: `row` is below 5 and pairs below PAIRS: words of a column. Columns are at most 4 * 3 + 4, of 17; the slots in
-        // [`SLOTS`] are below 25; tiles below COLUMNS, of `COLUMNS * PAIRS` words of a slot (contract).
+        // SAFETY: `row` is below 5 and pairs below PAIRS: words of a column. Columns are at most 4 * 3 + 4, of 17; the
+        // slots in [`SLOTS`] are below 25; tiles below COLUMNS, of `COLUMNS * PAIRS` words of a slot (contract).
         unsafe {
             let mut from = lines.add(row);
             let mut to = slots.map(|slot| to.add(usize::from(slot) * step));
