@@ -6,7 +6,7 @@
 //! residual = ((shortcut - shortcut_zero_point) << residual_shift) * residual_multiplier
 //! ```
 //!
-//! The sum is 64 bits wide, so that a block's addition costs no rounding of its own. `shift` applies to
+//! The sum is 64 bits wide, so that a block's addition needs no separate rounding. `shift` applies to
 //! the whole layer, a multiplier to one output channel. With `shift` of 33 or more this is one `SMMLA` and
 //! one shift with saturation on a Cortex-M with the DSP extension, because the lower 32 bits of the
 //! product cannot change the floor. Ranges (checked by [`Requantize::new`] and [`Residual::new`])

@@ -92,7 +92,7 @@ fn sums(layer: &Conv2d<'_>, rows: &[&[i8]], left: isize, first: usize) -> [i32; 
     sums
 }
 
-/// Four bytes from `first` on, zeros where there are no more.
+/// Four bytes from `first` on, padded with zeros.
 #[inline(always)]
 fn four(bytes: &[i8], first: usize) -> u32 {
     let bytes = bytes.get(first..).unwrap_or_default();
