@@ -23,7 +23,7 @@ impl Shape {
         self.width as usize * self.channels as usize
     }
 
-    /// Elements of the whole tensor, saturating where a 32-bit machine could not address them.
+    /// Elements of the whole tensor, saturating if 32 bits cannot count them.
     pub const fn len(self) -> usize {
         self.row_len().saturating_mul(self.height as usize)
     }
@@ -82,7 +82,7 @@ impl Window {
 
     /// Shape of the output over `input` with `channels` output channels.
     ///
-    /// `None` where the window is not valid, does not fit into the padded input or a size is zero.
+    /// `None` if the window is not valid, does not fit into the padded input or a size is zero.
     pub fn output(&self, input: Shape, channels: u16) -> Option<Shape> {
         if !self.is_valid() || input.is_empty() || channels == 0 {
             return None;
@@ -106,7 +106,7 @@ impl Window {
     }
 
     /// The input rows under the `count` output rows from `row` on, top to bottom; `None` is padding, or a
-    /// row that a stride larger than the kernel leaps over.
+    /// row that a stride larger than the kernel skips.
     pub fn rows(
         &self,
         row: u16,
