@@ -6,7 +6,7 @@
 //! | `SKIPSTONE_MODEL` | the blob | written by the last `cargo xtask demo` |
 //! | `SKIPSTONE_IMAGES` | raw images (HWC bytes), stored consecutively | written by the last `cargo xtask demo` |
 //! | `SKIPSTONE_KEY` | the public key; required by the feature `signature` | none |
-//! | `SKIPSTONE_UPDATE` | the blob that `update` replaces the first one with | the first one |
+//! | `SKIPSTONE_UPDATE` | the second blob: `update` replaces the first one with it, `swap` runs both | the first one |
 //! | `SKIPSTONE_ARENA_BYTES` | arena size with the frame in it | what the model needs |
 //! | `SKIPSTONE_ARENA_BYTES_ROWS` | arena size if fed by rows | what the model needs |
 //! | `SKIPSTONE_KERNELS` | kernels to link into the demo, the bits of `skipstone::Kernels` | what the model needs |

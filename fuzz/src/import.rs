@@ -1,19 +1,21 @@
-//! Models of other tools: they are refused, or what they become is converted to a blob that runs.
+//! Models of other tools: they are refused, or converted to a blob that runs.
 
 use std::fs;
 use std::path::Path;
 use std::sync::OnceLock;
 
-use skipstone::stage::{Layer, Stage};
-use skipstone::{Algorithm, Model};
-use skipstone_tools::blob::Unplanned;
+use skipstone::Model;
+use skipstone::host::Algorithm;
+use skipstone_tools::assemble::encode::encode;
+use skipstone_tools::blob::Blob;
 use skipstone_tools::calibrate::{RangeChoice, calibrate};
+use skipstone_tools::convert::MAX_TENSORS;
 use skipstone_tools::fit::{Fit, WeightChoice};
 use skipstone_tools::float::Evaluator;
-use skipstone_tools::import::{ImportOptions, Imported, InputSize, import_bytes};
-use skipstone_tools::network::{self, FloatNetwork, Quantized, Shortcut};
-use skipstone_tools::planner;
-use skipstone_tools::quantize::{Rounding, quantize, quantize_fitted};
+use skipstone_tools::front::{ImportOptions, Imported, InputSize, import_bytes};
+use skipstone_tools::ir::{FloatNetwork, IntegerNetwork};
+use skipstone_tools::plan::{Planner, layers::Prepared};
+use skipstone_tools::quantize::{Rounding, is_quantized, quantize, quantize_fitted};
 use tempfile::TempDir;
 
 use crate::blob;
@@ -62,15 +64,15 @@ fn import(bytes: &[u8], path: &Path, all: usize) {
     }
 }
 
-/// Quantizes a network of bounded size and runs the blob. The plan is the simplest, as searching for a
-/// better one takes seconds.
+/// Quantizes a network of bounded size and runs the blob.
 fn converted(network: &FloatNetwork, algorithm: Algorithm, fitted: bool) {
     let Ok(evaluator) = Evaluator::new(network) else { return };
-    let shapes = evaluator.shapes();
-    let values = shapes.iter().flat_map(|shapes| [shapes.input.len(), shapes.output.len()]).max();
-    let macs = network.stages.iter().zip(shapes).fold(0usize, |sum, (stage, shapes)| {
-        let positions = usize::from(shapes.input.height) * usize::from(shapes.input.width);
-        sum.saturating_add(weights(stage).saturating_mul(positions))
+    let values = network.layers.iter().map(|layer| layer.shape.len()).chain([network.input.len()]).max();
+    let macs = network.layers.iter().fold(0usize, |sum, layer| {
+        let weights = layer.parameters.weights.real(&layer.operation).0.len().max(1);
+        let input = network.shape(layer.inputs[0]);
+        let positions = usize::from(input.height) * usize::from(input.width);
+        sum.saturating_add(weights.saturating_mul(positions))
     });
     if macs > MAX_MACS || values.is_none_or(|values| values > MAX_VALUES) {
         return;
@@ -79,14 +81,14 @@ fn converted(network: &FloatNetwork, algorithm: Algorithm, fitted: bool) {
     let choice = if fitted { RangeChoice::LeastError } else { RangeChoice::MinMax };
     let observed = calibrate(&evaluator, &[&image], choice, &|| {});
     let ranges = observed.into_iter().map(|(tensor, observed)| (tensor, observed.range)).collect();
-    let fit = fitted.then(|| Fit::new(&evaluator, &[&image], WeightChoice::Compensated));
-    let quantized = match network.quantized == Quantized::default() {
-        true => vec![quantize_fitted(network, &ranges, Rounding::Fused, fit, &|_| {})],
-        false => [Rounding::Fused, Rounding::TfliteExact].map(|how| quantize(network, &ranges, how)).into(),
+    let fit = fitted.then(|| Fit::new(network, &evaluator, &[&image], WeightChoice::Compensated));
+    let quantized = match is_quantized(network) {
+        false => vec![quantize_fitted(network, &ranges, Rounding::Fused, fit, &|_| {})],
+        true => [Rounding::Fused, Rounding::TfliteExact].map(|how| quantize(network, &ranges, how)).into(),
     };
-    for unplanned in quantized.into_iter().flatten() {
-        let reference = scores(&unplanned);
-        let fast = scores(&with_algorithm(&unplanned, algorithm));
+    for integers in quantized.into_iter().flatten() {
+        let reference = scores(&integers, Algorithm::Reference);
+        let fast = scores(&integers, algorithm);
         if let (Some(reference), Some(fast)) = (reference, fast) {
             assert_eq!(reference, fast, "{algorithm:?} gives other scores than the reference kernels");
         }
@@ -101,46 +103,31 @@ const ALGORITHMS: [Algorithm; 5] = [
     Algorithm::Winograd4AtRunTime,
 ];
 
-/// The network with an algorithm for all of its convolutions that it serves.
-fn with_algorithm(unplanned: &Unplanned, algorithm: Algorithm) -> Unplanned {
-    let algorithms: Vec<Algorithm> = with_stages(unplanned, |stages| {
-        let layers = stages.iter().flat_map(|stage| stage.layers(0, 1));
-        let served = |layer: Layer<'_>| layer.convolution().is_some_and(|conv| conv.is_served_by(algorithm));
-        layers.map(|layer| if served(layer) { algorithm } else { Algorithm::Reference }).collect()
-    });
-    unplanned.with_algorithms(&algorithms).unwrap()
-}
-
-fn with_stages<T>(unplanned: &Unplanned, work: impl FnOnce(&[Stage<'_>]) -> T) -> T {
-    let (records, parameters) = unplanned.encode().unwrap();
-    let count = unplanned.names.len() as u16;
-    let stages = skipstone::Stages::new(&records, count, &parameters, unplanned.input);
-    work(&stages.map(|entry| entry.unwrap().stage).collect::<Vec<_>>())
-}
-
-/// Plans the network, a segment for each stage, and runs its blob; the bits of the scores, where it is not
-/// too large.
-fn scores(unplanned: &Unplanned) -> Option<Vec<u32>> {
-    let [rows, frame] = with_stages(unplanned, |stages| {
-        let segments = vec![1; stages.len()];
-        [false, true].map(|frame| planner::plan_as(stages, unplanned.input, frame, &segments, &[]).ok())
-    });
-    let blob = unplanned.clone().assemble(&rows?, &frame?).ok()?;
+/// The bits of the scores with an algorithm for all convolutions that it supports; `None` if the network
+/// cannot be planned or is too large to run.
+fn scores(network: &IntegerNetwork, algorithm: Algorithm) -> Option<Vec<u32>> {
+    let blob = assembled(network, algorithm)?;
     Model::parse(&blob).unwrap();
     blob::scores(&blob, true)
 }
 
-fn weights(stage: &network::Stage) -> usize {
-    match stage {
-        network::Stage::Conv2d(conv) => conv.weights.len(),
-        network::Stage::Dense(dense) => dense.weights.len(),
-        network::Stage::Block(block) => {
-            let projection = match &block.shortcut {
-                Shortcut::Projection(conv) => conv.weights.len(),
-                _ => 0,
-            };
-            block.path.iter().map(|conv| conv.weights.len()).sum::<usize>() + projection
-        }
-        _ => 1,
-    }
+/// A blob with strips of one row: to search for a better plan takes seconds.
+fn assembled(network: &IntegerNetwork, algorithm: Algorithm) -> Option<Blob> {
+    let prepared = Prepared::new(network);
+    let layers = prepared.layers().ok()?;
+    let algorithms: Vec<Algorithm> = layers
+        .iter()
+        .map(|layer| match layer.convolution() {
+            Some(conv) if conv.is_served_by(algorithm) => algorithm,
+            _ => Algorithm::Reference,
+        })
+        .collect();
+    let nodes = layers.iter().zip(&algorithms).map(|(layer, algorithm)| {
+        let layer = layer.clone().with_algorithm(*algorithm);
+        layer.place(0, 1, 0)
+    });
+    let nodes = nodes.collect::<Option<Vec<_>>>()?;
+    let [rows, frame] =
+        [false, true].map(|frame| Planner::new(network.input, frame, MAX_TENSORS).plan(&nodes).ok());
+    encode(network, &layers, &algorithms, &rows?, &frame?).ok()
 }

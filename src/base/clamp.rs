@@ -2,11 +2,11 @@
 
 use crate::base::error::LayerError;
 
-/// How a tensor's int8 values stand for real numbers, and where they are clamped.
+/// Zero point and range of a tensor's int8 values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Clamp {
-    /// The int8 value that stands for the real number zero.
+    /// The int8 value that represents the real number zero.
     pub zero_point: i8,
     /// Smallest value: `zero_point` after a ReLU, else -128.
     pub min: i8,

@@ -123,7 +123,7 @@ pub enum ParseError {
     },
     /// The network has no output or too many, or an output's softmax is invalid or does not follow class scores.
     Output,
-    /// The layers share so many parameters that checking them would take too long.
+    /// The layers share too many parameters to check in reasonable time.
     Work {
         /// Index of the layer at which the limit was reached.
         layer: u16,
@@ -200,13 +200,13 @@ impl core::error::Error for ParseError {}
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum SignatureError {
-    /// No signature stands behind the blob.
+    /// The blob has no signature after it.
     Unsigned,
-    /// The public key is no point of the curve, or one for which anybody can sign.
+    /// The public key is not a point of the curve, or a weak one, for which anyone can forge signatures.
     Key,
     /// The blob was not signed by this key, or a byte has changed since.
     Mismatch,
-    /// There is no blob, its signature is cut off, or what was signed does not parse.
+    /// The bytes are not a blob, the signature is truncated, or the signed blob does not parse.
     Blob(ParseError),
 }
 
@@ -257,7 +257,8 @@ pub enum SetUpError {
         /// `KERNELS`.
         given: u16,
     },
-    /// A row is outside the arena or is overwritten before it is read for the last time: do not trust the blob.
+    /// A row is outside the arena, or is overwritten or cut off from a layer before it is read for the last time: do
+    /// not trust the blob.
     Plan {
         /// Tensor of the misplaced row: 0 is the input, layer i makes tensor i + 1.
         tensor: u16,
@@ -328,7 +329,7 @@ pub enum RunError {
     Changed,
     /// The network has no model: it was not set up, or rejected the last one.
     Empty,
-    /// The network is fed by rows: there is no frame in its arena to run on.
+    /// The network takes its input row by row: its arena has no frame to run on.
     NoFrame,
 }
 

@@ -1,4 +1,4 @@
-//! Numbers, shapes and errors: what everything else is built on.
+//! Numbers, shapes and errors: the lowest layer.
 
 pub(crate) mod clamp;
 pub(crate) mod error;

@@ -6,8 +6,8 @@
 //! residual = ((shortcut - shortcut_zero_point) << residual_shift) * residual_multiplier
 //! ```
 //!
-//! The sum is 64 bits wide, so that a block's addition costs no rounding of its own. `shift` serves a
-//! whole layer, a multiplier each output channel. With `shift` of 33 or more this is one `SMMLA` and
+//! The sum is 64 bits wide, so that a block's addition needs no separate rounding. `shift` applies to
+//! the whole layer, a multiplier to one output channel. With `shift` of 33 or more this is one `SMMLA` and
 //! one shift with saturation on a Cortex-M with the DSP extension, because the lower 32 bits of the
 //! product cannot change the floor. Ranges (checked by [`Requantize::new`] and [`Residual::new`])
 //! keep every sum inside an i64: |acc * multiplier| <= 2^62, |residual| <= 2^59, half <= 2^55.
@@ -46,8 +46,8 @@ impl<'a> Requantize<'a> {
     /// Requantization by `multipliers[channel] / 2^shift`, rounded once.
     ///
     /// # Errors
-    /// [`LayerError::Requantization`] where a multiplier is negative, the shift is not in 1..=56, or
-    /// the clamp is empty or does not hold its zero point.
+    /// [`LayerError::Requantization`] if a multiplier is negative, the shift is not in 1..=56, or
+    /// the clamp is empty or does not contain its zero point.
     pub fn new(multipliers: &'a [i32], shift: u8, clamp: Clamp) -> Result<Self, LayerError> {
         Self::with_rounding(multipliers, Rounding::Once { shift }, clamp)
     }
@@ -55,7 +55,7 @@ impl<'a> Requantize<'a> {
     /// Requantization by `multipliers[channel]`, rounded as `rounding` says.
     ///
     /// # Errors
-    /// As [`Requantize::new`]; [`LayerError::Length`] where there is not one shift for each multiplier.
+    /// As [`Requantize::new`]; [`LayerError::Length`] if there is not one shift for each multiplier.
     pub fn with_rounding(
         multipliers: &'a [i32],
         rounding: Rounding<'a>,
@@ -98,7 +98,7 @@ impl<'a> Requantize<'a> {
         (0..self.multipliers.len()).map_while(move |channel| requantize.scaling(channel))
     }
 
-    /// The scale of a channel, or the one that serves all.
+    /// The scale of a channel, or the one for all channels.
     pub fn scaling(&self, channel: usize) -> Option<Scaling> {
         let channel = if self.multipliers.len() == 1 { 0 } else { channel };
         let shift = match self.rounding {
@@ -189,7 +189,7 @@ impl Residual {
     /// A shortcut with `zero_point` that enters as `(value - zero_point) << shift) * multiplier`.
     ///
     /// # Errors
-    /// [`LayerError::Requantization`] where the multiplier is negative or the shift is above 20.
+    /// [`LayerError::Requantization`] if the multiplier is negative or the shift is above 20.
     pub fn new(zero_point: i8, multiplier: i32, shift: u8) -> Result<Self, LayerError> {
         let residual = Residual { zero_point, multiplier, shift };
         residual.check()?;

@@ -23,7 +23,7 @@ impl Shape {
         self.width as usize * self.channels as usize
     }
 
-    /// Elements of the whole tensor, saturating where a 32-bit machine could not address them.
+    /// Elements of the whole tensor, saturating if 32 bits cannot count them.
     pub const fn len(self) -> usize {
         self.row_len().saturating_mul(self.height as usize)
     }
@@ -54,7 +54,7 @@ pub struct Window {
 
 impl Window {
     /// Largest kernel height and width: the rows under it and the one that it makes are one step's
-    /// [`MAX_STEP_ROWS`](crate::MAX_STEP_ROWS).
+    /// [`MAX_STEP_ROWS`](crate::host::MAX_STEP_ROWS).
     pub const MAX_KERNEL: u8 = 15;
     /// Largest stride.
     pub const MAX_STRIDE: u8 = 7;
@@ -62,7 +62,7 @@ impl Window {
     /// A square window with the same padding on all sides.
     ///
     /// ```
-    /// use skipstone::{Shape, Window};
+    /// use skipstone::{Shape, block::Window};
     /// let window = Window::square(3, 2, 1);
     /// assert_eq!(window.output(Shape::new(32, 32, 16), 32), Some(Shape::new(16, 16, 32)));
     /// ```
@@ -82,7 +82,7 @@ impl Window {
 
     /// Shape of the output over `input` with `channels` output channels.
     ///
-    /// `None` where the window is not valid, does not fit into the padded input or a size is zero.
+    /// `None` if the window is not valid, does not fit into the padded input or a size is zero.
     pub fn output(&self, input: Shape, channels: u16) -> Option<Shape> {
         if !self.is_valid() || input.is_empty() || channels == 0 {
             return None;
@@ -106,7 +106,7 @@ impl Window {
     }
 
     /// The input rows under the `count` output rows from `row` on, top to bottom; `None` is padding, or a
-    /// row that a stride larger than the kernel leaps over.
+    /// row that a stride larger than the kernel skips.
     pub fn rows(
         &self,
         row: u16,

@@ -2,8 +2,8 @@
 //!
 //! A scale is a `multiplier` of 31 bits and a `shift`: multiplier * 2^(shift - 31). The functions
 //! follow TensorFlow Lite's reference kernels (`kernels/internal/common.h`, `reference/integer_ops`,
-//! `reference/softmax.h`) and gemmlowp's `fixedpoint.h`, whose names they have; where those leave
-//! overflow undefined, the sums wrap.
+//! `reference/softmax.h`) and gemmlowp's `fixedpoint.h`, and keep their names; where overflow is undefined
+//! there, the sums wrap.
 
 use crate::base::clamp::Clamp;
 use crate::base::error::LayerError;
@@ -41,7 +41,7 @@ pub struct Sum {
     pub path: Scaling,
     /// Scale of the shortcut's values.
     pub shortcut: Scaling,
-    /// The shortcut's value that stands for zero.
+    /// The shortcut's value that represents zero.
     pub shortcut_zero_point: i8,
     /// Scale of the sum.
     pub output: Scaling,
@@ -90,8 +90,8 @@ impl FixedSoftmax {
         self.multiplier >= 0 && self.left_shift <= 31
     }
 
-    /// Replaces `values`, which are whole numbers of -255 to 255 (of others, which only an untrusted blob
-    /// has, something between 0 and 1), by their probabilities, whole multiples of 1/256.
+    /// Replaces `values`, which are whole numbers of -255 to 255 (for others, which only an untrusted blob
+    /// has, the results are between 0 and 1), by their probabilities, whole multiples of 1/256.
     pub(crate) fn apply(&self, values: &mut [f32]) {
         let max = values.iter().fold(-256, |max, value| max.max(*value as i32));
         let mut sum = 0i32;
@@ -114,7 +114,7 @@ impl FixedSoftmax {
         }
     }
 
-    /// exp(difference * scale) as a fraction of 2^31; `None` where it is too small to count.
+    /// exp(difference * scale) as a fraction of 2^31; `None` if it is too small to matter.
     fn exp(&self, difference: i32) -> Option<i32> {
         let least = ((31i64 << (31 - Self::DIFFERENCE_BITS)) >> self.left_shift.min(63)) as i32;
         (difference >= -least).then(|| {
@@ -200,7 +200,7 @@ fn one_over_one_plus_x(x: i32) -> i32 {
     saturating_multiply_by_pot(inverse, 1)
 }
 
-/// What gemmlowp itself gives (`tools/train/gemmlowp_vectors.cpp`); returns the number of values.
+/// Results of gemmlowp itself (`tools/train/gemmlowp_vectors.cpp`); returns the number of values.
 #[cfg(any(test, feature = "self-test"))]
 pub(crate) fn check_golden_values() -> usize {
     let (records, rest) = include_bytes!("../kernels/tests/gemmlowp.bin").as_chunks::<20>();

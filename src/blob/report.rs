@@ -58,7 +58,7 @@ impl<'a> Model<'a> {
     /// for layer in model.report() {
     ///     println!("{layer}");
     /// }
-    /// # assert_eq!(model.report().filter(|layer| layer.kind.contains("shortcut")).count(), 2);
+    /// # assert_eq!(model.report().filter(|layer| layer.kind.contains("shortcut")).count(), 3);
     /// # Ok::<(), skipstone::error::ParseError>(())
     /// ```
     pub fn report(&self) -> impl Iterator<Item = LayerReport<'a>> + use<'a> {

@@ -59,7 +59,7 @@ impl<'a> Model<'a> {
     /// static PUBLIC_KEY: &[u8; 32] = include_bytes!("../../tests/data/signed.pub");
     /// let model = Model::parse_signed(MODEL, PUBLIC_KEY)?;
     /// # assert_eq!(model.classes(), 3);
-    /// # Ok::<(), skipstone::SignatureError>(())
+    /// # Ok::<(), skipstone::error::SignatureError>(())
     /// ```
     ///
     /// # Errors

@@ -6,7 +6,7 @@
 //! the signature says whether a slot is whole and who made it, and the sequence number in it, signed too, which is newer.
 //!
 //! ```
-//! use skipstone::{Arena, Network, slots};
+//! use skipstone::{Arena, Network, update::slots};
 //! # use core::convert::Infallible;
 //! # use embedded_storage::nor_flash::{ErrorType, NorFlash, ReadNorFlash};
 //! # struct Flash([u8; 8192]);

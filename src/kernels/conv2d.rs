@@ -1,4 +1,4 @@
-//! Convolutions, checked for what their kernel needs.
+//! Constructors of convolutions, which check the requirements of their kernels.
 
 use crate::base::error::LayerError;
 use crate::base::quantization::Requantize;
@@ -8,16 +8,16 @@ use crate::ops::checks::{check_accumulators, check_length};
 use crate::ops::{Algorithm, Conv2d};
 
 impl<'a> Conv2d<'a> {
-    /// A convolution over `input`, every output channel of which sees every input channel.
+    /// A convolution over `input`; every output channel depends on every input channel.
     ///
     /// * `weights`: OHWI (output channel, kernel row, kernel column, input channel), -127..=127.
     /// * `bias`: one for each output channel, at scale input_scale x weight_scale, with the input's zero
     ///   point folded in: bias - zero_point * sum(weights). Their number is the number of output channels.
-    /// * `padding_pixel`: what stands in a padded position, one value for each input channel: the
-    ///   input's zero point (per channel where raw camera bytes go in).
+    /// * `padding_pixel`: the value of a padded position, one for each input channel: the input's zero point
+    ///   (which differs per channel if the input is raw camera bytes).
     ///
     /// # Errors
-    /// [`LayerError`] where shapes, lengths or ranges do not fit, or a sum could leave 32 bits.
+    /// [`LayerError`] if shapes, lengths or ranges do not fit, or a sum could overflow 32 bits.
     pub fn new(
         input: Shape,
         window: Window,
@@ -29,11 +29,11 @@ impl<'a> Conv2d<'a> {
         Self::with_algorithm(input, window, Algorithm::Reference, weights, bias, padding_pixel, requantize)
     }
 
-    /// As [`Conv2d::new`], computed in another way, with `weights` as [`Algorithm`] says, words as bytes.
+    /// As [`Conv2d::new`], computed by `algorithm`, with `weights` packed as [`Algorithm`] documents, words as bytes.
     ///
     /// # Errors
-    /// As [`Conv2d::new`], and [`LayerError::Algorithm`] where the algorithm does not serve this window,
-    /// these channels or biases, or words do not lie at multiples of 4.
+    /// As [`Conv2d::new`], and [`LayerError::Algorithm`] if the algorithm does not support this window,
+    /// these channels or biases, or `weights` is not aligned to 4 bytes.
     pub fn with_algorithm(
         input: Shape,
         window: Window,
@@ -52,11 +52,11 @@ impl<'a> Conv2d<'a> {
         Ok(layer)
     }
 
-    /// A depthwise convolution over `input`, every channel of which has a kernel of its own: as
+    /// A depthwise convolution over `input`, with one kernel per channel: as
     /// [`Conv2d::new`], but with `weights` HWC (kernel row, kernel column, channel).
     ///
     /// # Errors
-    /// [`LayerError`] where shapes, lengths or ranges do not fit, or a sum could leave 32 bits.
+    /// [`LayerError`] if shapes, lengths or ranges do not fit, or a sum could overflow 32 bits.
     pub fn depthwise(
         input: Shape,
         window: Window,
@@ -68,7 +68,7 @@ impl<'a> Conv2d<'a> {
         Self::depthwise_with(input, window, Algorithm::Reference, weights, bias, padding_pixel, requantize)
     }
 
-    /// As [`Conv2d::depthwise`], computed in another way: [`Algorithm::Direct`], with the same weights.
+    /// As [`Conv2d::depthwise`], computed by `algorithm`, such as [`Algorithm::Depthwise`], with the same weights.
     ///
     /// # Errors
     /// As [`Conv2d::with_algorithm`].
@@ -89,7 +89,8 @@ impl<'a> Conv2d<'a> {
         Ok(layer)
     }
 
-    /// There is an output, the parameters fit the shapes and the algorithm, and no sum can leave 32 bits.
+    /// Checks that the output is not empty, the parameters fit the shapes and the algorithm, and no sum can overflow
+    /// 32 bits.
     pub(crate) fn check(&self) -> Result<(), LayerError> {
         if self.output.is_empty() {
             return Err(LayerError::Geometry);
@@ -128,8 +129,8 @@ impl<'a> Conv2d<'a> {
         kernels::weight_bytes(algorithm, &self.filters())
     }
 
-    /// Packs plain weights for `algorithm` into as many words as [`Conv2d::packed_bytes`] states, all zero; `false` if it
-    /// takes them as they are.
+    /// Packs plain weights for `algorithm` into `packed`, all zero, of [`Conv2d::packed_bytes`]; `false` if it uses
+    /// them unpacked.
     pub fn pack(&self, plain: &[i8], algorithm: Algorithm, packed: &mut [u32]) -> bool {
         kernels::pack(algorithm, plain, &self.filters(), packed)
     }

@@ -1,6 +1,6 @@
-//! The kernels: they make rows out of rows.
+//! The kernels: they compute rows from rows.
 //!
-//! | function | makes |
+//! | function | computes |
 //! |---|---|
 //! | `strip` | a strip of output rows of a convolution, with or without a residual addition, or of a pooling layer |
 //! | `dense` | the products of one input row, added to a dense layer's sums |
@@ -10,15 +10,17 @@
 //! slice is a row of padding. Output rows of a strip are `stride` input rows apart: output row i reads
 //! `input[i * stride..][..kernel]`. With an addition, an output row holds the shortcut's values on entry.
 //!
-//! `reference` consists of the obvious loops: the oracle that all others equal bit for bit. `dsp` is made for cores with
-//! the DSP extension (Cortex-M4, M7, M33) and runs everywhere: if the instructions are missing, portable twins replace
-//! them, so that the same loops are tested on the host. The plan names an algorithm for each convolution
-//! ([`Algorithm`](crate::ops::Algorithm)); `algorithms` dispatches to it.
+//! `reference` consists of the obvious loops, the oracle that all others match bit for bit. `dsp` targets cores with
+//! the DSP extension (Cortex-M4, M7, M33) and runs everywhere: where the instructions are missing, portable twins
+//! replace them, so the host tests the same loops. The plan names an algorithm for each convolution
+//! ([`Algorithm`](crate::ops::Algorithm)), which implements the trait in `algorithms`; `dispatch` calls it.
 
 mod algorithms;
 pub(crate) mod conv2d;
+mod dispatch;
 pub(crate) mod dsp;
 mod reference;
+mod set;
 #[cfg(any(test, feature = "self-test"))]
 pub(crate) mod tests;
 
@@ -26,32 +28,12 @@ use crate::base::quantization::Addition;
 use crate::ops::softmax::softmax;
 use crate::ops::{Softmax, Windowed};
 
-pub(crate) use algorithms::{Filters, cycles, pack, scratch_bytes, supports, weight_bytes};
+pub(crate) use algorithms::Filters;
+pub(crate) use dispatch::{cycles, pack, scratch_bytes, supports, weight_bytes};
 pub(crate) use dsp::dense;
 pub(crate) use reference::global_average_pool;
 use reference::pool2d;
-
-/// Kernels that a network needs or a program has, as a set of bits. A program that states which ones it needs is linked
-/// without the others ([`Network`](crate::Network), [`kernels`](crate::kernels)).
-#[derive(Debug)]
-pub struct Kernels;
-
-impl Kernels {
-    /// Convolutions by the obvious loops.
-    pub const REFERENCE: u16 = 1;
-    /// Direct convolution.
-    pub const DIRECT: u16 = 1 << 1;
-    /// Winograd's algorithms.
-    pub const WINOGRAD: u16 = 1 << 2;
-    /// Direct depthwise convolution.
-    pub const DEPTHWISE: u16 = 1 << 3;
-    /// Pooling over windows.
-    pub const POOLING: u16 = 1 << 4;
-    /// TensorFlow Lite's softmax.
-    pub const FIXED_SOFTMAX: u16 = 1 << 5;
-    /// All kernels.
-    pub const ALL: u16 = (1 << 6) - 1;
-}
+pub use set::Kernels;
 
 impl Softmax {
     /// The kernel that it needs.
@@ -87,8 +69,8 @@ impl Windowed<'_> {
     }
 }
 
-/// Makes a strip of output rows by one of `KERNELS`, which include the layer's; an empty input row is padding. With
-/// `addition`, `output` holds the shortcut's values on entry. `scratch` has [`scratch_bytes`].
+/// Computes a strip of output rows with one of `KERNELS`, which include the layer's; an empty input row is padding.
+/// With `addition`, `output` holds the shortcut's values on entry. `scratch` has [`scratch_bytes`].
 pub(crate) fn strip<const KERNELS: u16>(
     layer: &Windowed<'_>,
     addition: Option<&Addition>,
@@ -97,7 +79,7 @@ pub(crate) fn strip<const KERNELS: u16>(
     scratch: &mut [u32],
 ) {
     match layer {
-        Windowed::Conv2d(layer) => algorithms::run::<KERNELS>(layer, addition, input, output, scratch),
+        Windowed::Conv2d(layer) => dispatch::run::<KERNELS>(layer, addition, input, output, scratch),
         Windowed::Pool2d(layer) => {
             debug_assert!(KERNELS & Kernels::POOLING != 0, "a kernel that is not linked");
             if KERNELS & Kernels::POOLING != 0 {

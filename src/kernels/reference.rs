@@ -1,9 +1,9 @@
-//! The obvious loops: the oracle for every other backend, and the fallback if there is none.
+//! The obvious loops: the oracle for every other backend, and the fallback.
 //!
-//! No size is zero once a layer is made; `.max(1)` tells the compiler so, and no panic path remains.
+//! No size of a checked layer is zero; `.max(1)` tells the compiler so, which removes the panic paths.
 
-use super::Kernels;
 use super::algorithms::Convolution;
+use super::set::Kernels;
 use crate::base::quantization::Addition;
 use crate::ops::global_average_pool::mean;
 use crate::ops::{Conv2d, Dense, GlobalAveragePool, Pool2d, Pooling};
@@ -67,7 +67,7 @@ fn full_window(layer: &Conv2d<'_>, channel: usize, rows: &[&[i8]], left: isize) 
     let kernel_height = usize::from(layer.window.kernel[0]);
     let mut sum = 0;
     for (weights, row) in weights.skip(channel * kernel_height).zip(rows.iter().take(kernel_height)) {
-        // the whole width lies inside the row: one run of bytes
+        // if the whole width is inside the row: one run of bytes
         let inside = usize::try_from(left).ok().and_then(|left| row.get(left * channels..)?.get(..row_len));
         sum += match inside {
             Some(pixels) => dot(pixels, weights),
@@ -136,7 +136,7 @@ pub(crate) fn pool2d(layer: &Pool2d, input: &[&[i8]], output: &mut [&mut [i8]]) 
     }
 }
 
-/// Mean of `values`; with `padding`, of that many values, the missing ones being that value.
+/// Mean of `values`; with `padding` (a value and a number of positions), missing positions count as that value.
 fn average(values: impl Iterator<Item = i8>, padding: Option<(i8, usize)>) -> i8 {
     let (mut sum, mut count) = (0i32, 0i32);
     for value in values {
@@ -148,11 +148,11 @@ fn average(values: impl Iterator<Item = i8>, padding: Option<(i8, usize)>) -> i8
         sum += (positions - count) * i32::from(value);
         count = positions;
     }
-    mean(sum, count) as i8 // a mean of int8 values is one
+    mean(sum, count) as i8 // a mean of int8 values fits int8
 }
 
 /// Adds the products of input row `row` to the sums, one for each output.
-#[cfg_attr(not(any(test, feature = "self-test")), allow(dead_code))] // the oracle of the one that runs
+#[cfg_attr(not(any(test, feature = "self-test")), allow(dead_code))] // only tests use this oracle
 pub(crate) fn dense(layer: &Dense<'_>, row: u16, input: &[i8], sums: &mut [i32]) {
     let row_len = layer.input.row_len().max(1);
     let rows = usize::from(layer.input.height);

@@ -217,7 +217,9 @@ impl Segment<'_> {
 
     /// Whether every row of a tensor stays until the segment ends.
     fn stays(&self, tensor: u16) -> bool {
-        usize::from(tensor) == self.nodes.len() || self.node(tensor).is_some_and(|node| node.kept)
+        // the input of a later segment is contiguous if it is an output of the network; the frame does not stay
+        let kept = self.node(tensor).map_or(self.first > 0 && self.input.contiguous, |node| node.kept);
+        usize::from(tensor) == self.nodes.len() || kept
     }
 
     /// Whether some node is still to read `row` of `tensor`, leaving out the shortcut read of the node

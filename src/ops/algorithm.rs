@@ -1,7 +1,7 @@
-//! The list of ways to compute a convolution.
+//! The list of convolution algorithms.
 
-/// Calls a macro with all algorithms, in the order of their numbers in the blob. Each name is also that of its
-/// implementation: a type in `kernels` that implements `kernels::algorithms::Convolution`. An algorithm that has none
+/// Calls a macro with all algorithms, in the order of their numbers in the blob. Each name is also the name of its
+/// implementation: a type in `kernels` that implements `kernels::algorithms::Convolution`. An algorithm without one
 /// does not compile.
 macro_rules! for_each_algorithm {
     ($then:ident) => {
@@ -29,8 +29,8 @@ pub(crate) use for_each_algorithm;
 
 macro_rules! declare {
     ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// How a convolution is computed. All algorithms give the same bits; they differ in speed, in flash and RAM, and
-        /// in how their weights are packed.
+        /// How a convolution is computed. All algorithms give the same bits; they differ in speed, in flash and RAM,
+        /// and in how their weights are packed.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         #[cfg_attr(feature = "defmt", derive(defmt::Format))]
         pub enum Algorithm {

@@ -43,7 +43,7 @@ impl<'a> Conv2d<'a> {
         positions * self.output.channels as u64 * self.taps() as u64
     }
 
-    /// Bytes of the weights, as the algorithm wants them.
+    /// Bytes of the weights in the algorithm's packing.
     pub const fn weight_len(&self) -> usize {
         self.weights.len()
     }
@@ -53,7 +53,7 @@ impl<'a> Conv2d<'a> {
         self.algorithm
     }
 
-    /// Number of weights, however they lie in flash.
+    /// Number of weights, independent of their packing.
     pub const fn weight_count(&self) -> usize {
         self.taps() * self.output.channels as usize
     }

@@ -19,7 +19,7 @@ impl<'a> Dense<'a> {
     /// [`Conv2d::new`]).
     ///
     /// # Errors
-    /// [`LayerError`] where shapes, lengths or ranges do not fit, or a sum could leave 32 bits.
+    /// [`LayerError`] if shapes, lengths or ranges do not fit, or a sum could overflow 32 bits.
     pub fn new(
         input: Shape,
         weights: &'a [i8],

@@ -1,32 +1,32 @@
-//! What becomes of the 32-bit sums of a dense layer or a global pooling.
+//! Conversion of the 32-bit sums of a dense layer or a global pooling to outputs.
 
 use super::checks::{check_per_output, check_score_scale};
 use crate::base::clamp::Clamp;
 use crate::base::error::LayerError;
 use crate::base::quantization::Requantize;
 
-/// What becomes of a reduction's 32-bit sums; multipliers and scales are one for each output, or one
-/// that serves them all.
+/// Conversion of a reduction's 32-bit sums; there is one multiplier or scale for each output, or one for
+/// all.
 #[derive(Debug, Clone, Copy)]
 pub enum Finish<'a> {
     /// int8 values for the next layer.
     Requantize(Requantize<'a>),
-    /// f32 class scores, sum * scale, not squeezed through int8; scales are above zero and below 2^97, so that
+    /// f32 class scores, sum * scale, without rounding to int8; scales are above zero and below 2^97, so that
     /// no score is infinite.
     Scores(&'a [f32]),
-    /// int8 values: of a global average pooling, the mean rounded half away from zero, as TensorFlow
-    /// Lite does. The pooling's zero point is 0 then.
+    /// int8 values: for a global average pooling, the mean rounded half away from zero, as TensorFlow
+    /// Lite does. The pooling's zero point must be 0.
     Mean(Clamp),
     /// f32 class scores, (value - zero_point) * scale of int8 values, as TensorFlow Lite has them.
     RoundedScores {
-        /// How sums become int8 values.
+        /// Conversion of sums to int8 values.
         requantize: Requantize<'a>,
         /// Score of one step, above zero and below 2^97.
         scale: f32,
     },
 }
 
-/// What a reduction's sum has become.
+/// The output for a reduction's sum.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Finished {
     Value(i8),

@@ -4,7 +4,7 @@ use super::finish::Finish;
 use crate::base::error::LayerError;
 use crate::base::shape::Shape;
 
-/// Mean over height and width: H x W x C becomes 1 x 1 x C, with 32-bit sums until its one rounding.
+/// Mean over height and width: H x W x C becomes 1 x 1 x C, with 32-bit sums and one rounding.
 #[derive(Debug, Clone, Copy)]
 pub struct GlobalAveragePool<'a> {
     pub(crate) input: Shape,
@@ -14,10 +14,10 @@ pub struct GlobalAveragePool<'a> {
 
 impl<'a> GlobalAveragePool<'a> {
     /// Global average pooling over `input`, whose real zero is `zero_point`; the multipliers (or scales)
-    /// of `finish` hold the division by height x width.
+    /// of `finish` include the division by height x width.
     ///
     /// # Errors
-    /// [`LayerError`] where shapes, lengths or ranges do not fit, or a sum could leave 32 bits.
+    /// [`LayerError`] if shapes, lengths or ranges do not fit, or a sum could overflow 32 bits.
     pub fn new(input: Shape, zero_point: i8, finish: Finish<'a>) -> Result<Self, LayerError> {
         if input.is_empty() {
             return Err(LayerError::Geometry);
@@ -40,7 +40,7 @@ impl<'a> GlobalAveragePool<'a> {
     }
 }
 
-/// sum / count, rounded half away from zero, as TensorFlow Lite does; 0 of nothing.
+/// sum / count, rounded half away from zero, as TensorFlow Lite does; 0 if `count` is 0.
 pub(crate) fn mean(sum: i32, count: i32) -> i32 {
     let half = if sum > 0 { count / 2 } else { -(count / 2) };
     (sum + half).checked_div(count).unwrap_or(0)

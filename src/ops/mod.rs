@@ -1,8 +1,8 @@
-//! The operators' parameters as plain structs over slices, checked once when they are made; one file each.
+//! The operators' parameters as plain structs over slices, checked once when they are constructed; one file each.
 //!
-//! There are two kinds. A *windowed* layer makes an output row from the input rows under its window
-//! ([`Conv2d`], [`Pool2d`]). A *reduction* takes its input row by row, in any amount of time, into 32-bit
-//! sums, and has one output row at the end ([`Dense`], [`GlobalAveragePool`]). Tensors are NHWC, rows are
+//! There are two kinds. A *windowed* layer computes an output row from the input rows under its window
+//! ([`Conv2d`], [`Pool2d`]). A *reduction* adds its input row by row to 32-bit sums, over any time, and
+//! has one output row at the end ([`Dense`], [`GlobalAveragePool`]). Tensors are NHWC, rows are
 //! slices of width x channels int8 values.
 
 pub(crate) mod algorithm;
@@ -29,7 +29,7 @@ pub use subsample::Subsample;
 
 use crate::base::shape::{Shape, Window};
 
-/// A layer that makes an output row from the input rows under its window.
+/// A layer that computes an output row from the input rows under its window.
 #[derive(Debug, Clone, Copy)]
 pub enum Windowed<'a> {
     /// Convolution.
@@ -63,7 +63,7 @@ impl Windowed<'_> {
         }
     }
 
-    /// What reports call it.
+    /// Its name in reports.
     pub const fn kind(&self) -> &'static str {
         match self {
             Windowed::Conv2d(layer) if layer.depthwise => "depthwise convolution",

@@ -12,7 +12,7 @@ pub struct Pool2d {
     pub(crate) kind: Pooling,
 }
 
-/// What a pooling layer makes of a window.
+/// The kind of a pooling layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pooling {
     /// The largest value; padded positions never win.
@@ -30,7 +30,7 @@ impl Pool2d {
     /// Pooling of `kind` over `input`.
     ///
     /// # Errors
-    /// [`LayerError::Geometry`] where the window does not fit.
+    /// [`LayerError::Geometry`] if the window does not fit.
     pub fn new(input: Shape, window: Window, kind: Pooling) -> Result<Self, LayerError> {
         let output = window.output(input, input.channels).ok_or(LayerError::Geometry)?;
         Ok(Pool2d { input, output, window, kind })

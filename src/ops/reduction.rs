@@ -1,4 +1,4 @@
-//! Layers that take their input row by row into 32-bit sums.
+//! Layers that add their input to 32-bit sums row by row.
 
 use super::dense::Dense;
 use super::finish::{Finish, Finished};
@@ -7,7 +7,7 @@ use crate::base::clamp::Clamp;
 use crate::base::quantization::Requantize;
 use crate::base::shape::Shape;
 
-/// A layer that takes its input row by row into 32-bit sums and has one output row at the end.
+/// A layer that adds its input to 32-bit sums row by row and has one output row at the end.
 #[derive(Debug, Clone, Copy)]
 pub enum Reduction<'a> {
     /// Fully connected layer.
@@ -33,7 +33,7 @@ impl<'a> Reduction<'a> {
         }
     }
 
-    /// What reports call it.
+    /// Its name in reports.
     pub const fn kind(&self) -> &'static str {
         match self {
             Reduction::Dense(_) => "dense",
@@ -41,7 +41,7 @@ impl<'a> Reduction<'a> {
         }
     }
 
-    /// What becomes of the sums.
+    /// Conversion of the sums to outputs.
     pub const fn finish(&self) -> Finish<'a> {
         match self {
             Reduction::Dense(layer) => layer.finish,
@@ -57,7 +57,7 @@ impl<'a> Reduction<'a> {
         }
     }
 
-    /// Zero point and range of the int8 output; `None` where the output is class scores.
+    /// Zero point and range of the int8 output; `None` if the output is class scores.
     pub const fn clamp(&self) -> Option<Clamp> {
         match self.finish() {
             Finish::Requantize(requantize) => Some(requantize.clamp()),
@@ -66,7 +66,7 @@ impl<'a> Reduction<'a> {
         }
     }
 
-    /// What output `index` is whose sum is `sum`.
+    /// Output `index`, whose sum is `sum`.
     pub(crate) fn finished(&self, index: usize, sum: i32) -> Finished {
         let value = |requantize: &Requantize<'_>| match requantize.scaling(index) {
             Some(scaling) => requantize.apply(sum, scaling, None),

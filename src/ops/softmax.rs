@@ -4,7 +4,7 @@ use micromath::F32Ext;
 
 use crate::base::tflite::FixedSoftmax;
 
-/// What normalizes the scores, in the network itself.
+/// The normalization of class scores by the network itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Softmax {

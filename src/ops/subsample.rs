@@ -1,18 +1,18 @@
-//! Subsampling of a shortcut: strided, with zero channels around.
+//! Subsampling of a shortcut: strided, with zero channels added.
 
 use crate::base::shape::{Shape, Window};
 
-/// Strided subsampling with zero channels in front of and behind the input's own.
+/// Strided subsampling with zero channels before and after the input's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Subsample {
     /// Vertical and horizontal stride.
     pub stride: [u8; 2],
-    /// Zero channels in front; those that are missing behind are zero too.
+    /// Zero channels before the input's; the channels after them are zero too.
     pub channels_before: u16,
 }
 
 impl Subsample {
-    /// Every pixel, as it is.
+    /// Every pixel, unchanged.
     pub const NONE: Subsample = Subsample { stride: [1; 2], channels_before: 0 };
 
     /// Whether subsampling a tensor of shape `from` can give one of shape `to`.
@@ -22,7 +22,7 @@ impl Subsample {
         one.output(from, to.channels) == Some(to) && channels.is_some_and(|channels| channels <= to.channels)
     }
 
-    /// Subsamples a whole tensor; padded channels get `zero_point`.
+    /// Subsamples a whole tensor; added channels are `zero_point`.
     pub(crate) fn run(self, from: Shape, input: &[i8], to: Shape, output: &mut [i8], zero_point: i8) {
         let [down, right] = self.stride.map(usize::from);
         let rows = input.chunks_exact(from.row_len()).step_by(down);

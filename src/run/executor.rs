@@ -2,7 +2,7 @@
 
 use heapless::Vec;
 
-use crate::base::error::{RunError, SetUpError};
+use crate::base::error::{ParseError, RunError, SetUpError};
 use crate::base::shape::Shape;
 use crate::blob::format::MAX_OUTPUTS;
 use crate::blob::model::Model;
@@ -403,8 +403,14 @@ impl<'a, const TENSORS: usize> Current<'a, TENSORS> {
                 let room = kept && nodes.push(node).is_ok();
                 decoded = if room { Ok(()) } else { Err(SetUpError::Changed) };
             });
-            visited.and_then(Result::ok).ok_or(SetUpError::Changed)?;
-            decoded?;
+            match visited {
+                Some(Ok(())) => decoded?,
+                // a cut between a tensor and its reader
+                Some(Err(ParseError::Tensor { tensor, .. })) => {
+                    return Err(SetUpError::Plan { tensor, row: 0 });
+                }
+                Some(Err(_)) | None => return Err(SetUpError::Changed),
+            }
             operations.push(operation.ok_or(SetUpError::Changed)?).map_err(|_| SetUpError::Changed)?;
         }
         self.decoded = index + 1;

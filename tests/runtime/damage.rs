@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use skipstone::schema::{self, Finish, Operation, Shortcut};
-use skipstone::{
-    Addition, Algorithm, Clamp, Conv2d, HEADER_BYTES, Model, Network, NewError, ParseError, Requantize,
-    RunError, Shape, Window, Windowed,
-};
+use skipstone::error::{ParseError, RunError, SetUpError};
+use skipstone::host::format::{self, Addition, Finish, HEADER_BYTES, Header, Operation};
+use skipstone::host::{Algorithm, Clamp, Conv2d, Requantize, Window, Windowed};
+use skipstone::{Model, Network, Shape};
 
 use crate::memory::Memory;
 use crate::networks;
@@ -34,11 +33,11 @@ fn exercise_but(blob: &[u8], run: bool) -> Fate {
     let Ok(model) = Model::parse(blob) else { return Fate::NotParsed };
     assert!(model.labels().count() == 0 || model.labels().count() == model.classes());
     assert_eq!(model.label(model.classes()), None);
-    assert_eq!(model.stages().filter(Result::is_err).count(), 0);
-    assert_ne!(model.stages().map(|entry| entry.unwrap().stage.macs()).sum::<u64>(), u64::MAX);
+    assert_eq!(model.layers().filter(Result::is_err).count(), 0);
+    assert_ne!(model.macs(), u64::MAX);
 
     let mut memory = Memory::new(ARENA);
-    let fed = match Network::<32>::new(model, memory.bytes()) {
+    let fed = match Network::<48>::new(model, memory.bytes()) {
         Ok(_) if !run => true,
         Ok(mut network) => {
             let mut next = 0;
@@ -50,6 +49,7 @@ fn exercise_but(blob: &[u8], run: bool) -> Fate {
             let scores = scores.unwrap();
             assert_eq!(scores.values().len(), model.classes());
             assert!(scores.top::<3>().len() <= 3);
+            check_outputs(&network);
             let wrong = vec![0; model.input().len() + 1];
             let (needed, given) = (wrong.len() - 1, wrong.len());
             assert_eq!(network.run(&wrong).err(), Some(RunError::Input { needed, given }));
@@ -58,12 +58,13 @@ fn exercise_but(blob: &[u8], run: bool) -> Fate {
         Err(error) => refused(error),
     };
     let mut memory = Memory::new(ARENA);
-    let framed = match Network::<32>::with_frame(model, memory.bytes()) {
+    let framed = match Network::<48>::with_frame(model, memory.bytes()) {
         Ok(_) if !run => true,
         Ok(mut network) => {
             assert_eq!(network.input_mut().len(), model.input().len());
             network.input_mut().fill(77);
-            assert_eq!(network.run().unwrap().values().len(), model.classes());
+            assert_eq!(network.run_frame().unwrap().values().len(), model.classes());
+            check_outputs(&network);
             true
         }
         Err(error) => refused(error),
@@ -71,12 +72,26 @@ fn exercise_but(blob: &[u8], run: bool) -> Fate {
     if fed && framed { Fate::Ran } else { Fate::NotSetUp }
 }
 
+/// Every output is there, in full.
+fn check_outputs(network: &Network<'_, 48>) {
+    assert!((1..=format::MAX_OUTPUTS).contains(&network.outputs().count()));
+    for output in network.outputs() {
+        let len = output.shape().len();
+        assert_eq!(output.real().count(), len);
+        let lens = [output.scores().map(|scores| scores.values().len()), output.values().map(<[i8]>::len)];
+        assert!(lens == [Some(len), None] || lens == [None, Some(len)], "{lens:?} of {len}");
+    }
+}
+
 /// The reasons for which a parsed blob may be refused.
-fn refused(error: NewError) -> bool {
+fn refused(error: SetUpError) -> bool {
     assert!(
         matches!(
             error,
-            NewError::Arena { .. } | NewError::Plan { .. } | NewError::Rows { .. } | NewError::Tensors { .. }
+            SetUpError::Arena { .. }
+                | SetUpError::Plan { .. }
+                | SetUpError::Rows { .. }
+                | SetUpError::Tensors { .. }
         ),
         "{error}"
     );
@@ -94,7 +109,7 @@ fn flipped_bits_of_the_examples() {
     ];
     for (good, each) in examples {
         assert_eq!(exercise(good), Fate::Ran);
-        let manifest = HEADER_BYTES + u32::from_le_bytes(*good[16..].first_chunk().unwrap()) as usize;
+        let manifest = HEADER_BYTES + Header::read(good).unwrap().manifest_bytes as usize;
         let records = (0..8 * manifest).collect::<Vec<_>>();
         let weights = (8 * manifest..8 * good.len()).step_by(8 * good.len() / 150);
         let (mut memory, mut fates) = (Memory::new(good.len()), BTreeMap::new());
@@ -115,12 +130,12 @@ fn flipped_bits_of_the_examples() {
 /// A blob that changes under its model, as worn flash does.
 #[test]
 fn verification_finds_what_has_changed() {
-    let good = networks::planned(networks::small());
+    let good = networks::planned(&networks::small());
     let len = good.len();
     let memory = Box::leak(Box::new(Memory::new(len))).bytes();
     memory.copy_from_slice(&good);
     let first: *mut u8 = memory.as_mut_ptr();
-    // SAFETY: both are this test's own memory. That what is behind a shared slice changes is what is tested.
+    // SAFETY: both are this test's own memory. The test is about bytes that change while a shared slice refers to them.
     #[allow(unsafe_code)]
     let (blob, flip) = unsafe {
         let flip = |at: usize, bit: u8| first.add(at).write_volatile(first.add(at).read_volatile() ^ bit);
@@ -141,12 +156,12 @@ fn verification_finds_what_has_changed() {
 fn damaged_bytes() {
     let mut fates = BTreeMap::new();
     for seed in 7000..7040 {
-        let blob = networks::planned(networks::network(seed));
+        let blob = networks::planned(&networks::network(seed));
         let parts = Parts::of(&blob);
         let records = parts.records();
         let random = &mut Random::new(!seed);
         for _ in 0..500 {
-            // mostly where it matters: in the manifest, behind the name
+            // mostly where it matters: in the manifest
             let mut manifest = records.clone();
             let mut weights = parts.weights.clone();
             for _ in 0..random.size(1, 3) {
@@ -161,10 +176,10 @@ fn damaged_bytes() {
                     _ => bytes[at] = random.int8() as u8,
                 }
             }
-            let mut blob = assemble(&manifest, &weights);
+            let mut blob = assemble(&parts.header, &manifest, &weights);
             if random.one_in(20) {
                 let mut bytes = blob.to_vec();
-                let at = random.size(4, 19);
+                let at = random.size(4, HEADER_BYTES - 1);
                 bytes[at] = bytes[at].wrapping_add_signed(random.between(-2, 2) as i8);
                 blob = repaired(bytes);
             }
@@ -174,12 +189,12 @@ fn damaged_bytes() {
     check_fates(&fates);
 }
 
-/// Fields of the records set to the ends of their ranges, and to what lies around them.
+/// Fields of the records set to the ends of their ranges, and just beyond them.
 #[test]
 fn damaged_records() {
     let mut fates = BTreeMap::new();
     for seed in 8000..8040 {
-        let blob = networks::planned(networks::network(seed));
+        let blob = networks::planned(&networks::network(seed));
         let random = &mut Random::new(!seed);
         for _ in 0..500 {
             let mut parts = Parts::of(&blob);
@@ -244,41 +259,79 @@ fn offset(random: &mut Random, weights: usize) -> u32 {
 /// Sets one field.
 fn damage(parts: &mut Parts<'_>, random: &mut Random) {
     let weights = parts.weights.len();
-    let stage = random.size(0, parts.stages.len() - 1);
+    let Some(last) = parts.layers.len().checked_sub(1) else { return };
+    let layer = random.size(0, last);
     match random.size(0, 9) {
         0 => {
-            let input = &mut parts.manifest.input;
-            *[&mut input.height, &mut input.width, &mut input.channels][random.size(0, 2)] = number(random);
+            let format::Shape(height, width, channels) = &mut parts.manifest.input;
+            *[height, width, channels][random.size(0, 2)] = number(random);
         }
         1 => {
             let frame = random.one_in(2);
             let plan = parts.plan(frame);
-            match random.size(0, 4) {
-                0 => plan.arena_bytes = offset(random, weights),
+            match random.size(0, 6) {
+                0 => *parts.arena_bytes(frame) = offset(random, weights),
                 1 => plan.rows = offset(random, weights),
                 2 => plan.strips = offset(random, weights),
                 3 => plan.segments = offset(random, weights),
+                4 => plan.row_count = number(random).into(),
+                5 => parts.header.tensors = number(random),
                 _ => plan.segment_count = number(random),
             }
         }
         2 => {
-            // strips and rows of their own, so that the weights stay
+            // strips of their own, so that the weights stay
             let frame = random.one_in(2);
             let layers = weights.min(200);
             let strips = parts.section(&vec![random.size(1, 9) as u8; layers]);
             parts.plan(frame).strips = strips;
         }
         3 => parts.manifest.labels_len = u32::from(number(random)),
-        4 => drop(parts.stages.remove(stage)),
-        5 => {
-            let copy = parts.stages[stage].clone();
-            parts.stages.insert(stage, copy);
-            parts.manifest.stages += 1;
+        4 => {
+            parts.layers.remove(layer);
+            parts.manifest.layers = parts.layers.len() as u16;
         }
-        _ => operation(&mut parts.stages[stage].operation, random, weights),
+        5 => {
+            let copy = parts.layers[layer];
+            parts.layers.insert(layer, copy);
+            parts.manifest.layers += 1;
+        }
+        6 => connection(&mut parts.layers[layer], random),
+        _ => operation(&mut parts.layers[layer].operation, random, weights),
     }
-    if parts.stages.is_empty() {
-        parts.manifest.stages = 0;
+}
+
+/// Changes what a layer reads, adds or gives.
+fn connection(layer: &mut format::Layer<'_>, random: &mut Random) {
+    let tensor =
+        |random: &mut Random| if random.one_in(2) { number(random) } else { random.size(0, 12) as u16 };
+    match (random.size(0, 8), &mut layer.shortcut) {
+        (0, _) => layer.reads = tensor(random),
+        (1, _) => layer.output = None,
+        (2, _) => layer.output = Some(format::Output { name: "more", softmax: format::Softmax::None }),
+        (3, Some(shortcut)) => shortcut.tensor = tensor(random),
+        (4, Some(shortcut)) => shortcut.stride[random.size(0, 1)] = byte(random),
+        (5, Some(shortcut)) => shortcut.channels_before = number(random),
+        (6, shortcut @ Some(_)) => *shortcut = None,
+        (_, Some(shortcut)) => {
+            let multiplier = [0, -1, i32::MAX, i32::MIN][random.size(0, 3)];
+            match &mut shortcut.addition {
+                Addition::Fused { shift, .. } if random.one_in(2) => *shift = byte(random),
+                Addition::Fused { multiplier: field, .. } => *field = multiplier,
+                Addition::Separate { output, .. } if random.one_in(2) => {
+                    output.1 = byte(random).cast_signed()
+                }
+                Addition::Separate { path, .. } => path.0 = multiplier,
+            }
+        }
+        (3, None) => {
+            layer.quantization.scale = [0.0, -1.0, f32::NAN, f32::INFINITY, 1e-30][random.size(0, 4)]
+        }
+        (_, None) => {
+            let addition = Addition::Fused { zero_point: 3, multiplier: 1 << 20, shift: 0 };
+            let tensor = tensor(random);
+            layer.shortcut = Some(format::Shortcut { tensor, stride: [1; 2], channels_before: 0, addition });
+        }
     }
 }
 
@@ -296,59 +349,32 @@ fn operation(operation: &mut Operation, random: &mut Random, weights: usize) {
             0 => record.zero_point = byte(random).cast_signed(),
             _ => finish(&mut record.finish, random, weights),
         },
-        Operation::Block(record) => match (random.size(0, 3), &mut record.shortcut) {
-            (0, Shortcut::Projection(record)) => conv2d(record, random, weights),
-            (0, Shortcut::Padded(subsample)) => match random.size(0, 1) {
-                0 => subsample.stride[random.size(0, 1)] = byte(random),
-                _ => subsample.channels_before = number(random),
-            },
-            (0, Shortcut::Identity) => record.path.truncate(random.size(0, 2)),
-            (1, _) => match &mut record.addition {
-                Addition::Fused(residual) => residual.shift = byte(random),
-                Addition::Separate(sum) => sum.output.shift = byte(random).cast_signed(),
-            },
-            (2, _) => {
-                let multiplier = [0, -1, i32::MAX, i32::MIN][random.size(0, 3)];
-                match &mut record.addition {
-                    Addition::Fused(residual) => residual.multiplier = multiplier,
-                    Addition::Separate(sum) => sum.path.multiplier = multiplier,
-                }
-            }
-            _ => {
-                let index = random.size(0, record.path.len().max(1) - 1);
-                if let Some(record) = record.path.get_mut(index) {
-                    conv2d(record, random, weights);
-                }
-            }
-        },
     }
 }
 
-fn conv2d(record: &mut schema::Conv2d, random: &mut Random, weights: usize) {
-    match random.size(0, 8) {
+fn conv2d(record: &mut format::Conv2d, random: &mut Random, weights: usize) {
+    match random.size(0, 9) {
         0 => record.channels = number(random),
         1 => record.depthwise ^= true,
         2 => record.weights = offset(random, weights),
         3 => record.bias = offset(random, weights),
         4 => record.padding_pixel = offset(random, weights),
-        5..=7 => requantize(&mut record.requantize, random, weights),
+        5 => record.algorithm = byte(random),
+        6..=8 => requantize(&mut record.requantize, random, weights),
         _ => window(&mut record.window, random),
     }
 }
 
-fn requantize(record: &mut schema::Requantize, random: &mut Random, weights: usize) {
+fn requantize(record: &mut format::Requantize, random: &mut Random, weights: usize) {
     match (random.size(0, 2), &mut record.rounding) {
         (0, _) => record.multipliers = offset(random, weights),
         (1, _) => record.clamp.min = byte(random).cast_signed(),
-        (_, schema::Rounding::Once { shift }) => *shift = byte(random),
-        (_, schema::Rounding::Twice { shifts }) => *shifts = offset(random, weights),
+        (_, format::Rounding::Once { shift }) => *shift = byte(random),
+        (_, format::Rounding::Twice { shifts }) => *shifts = offset(random, weights),
     }
 }
 
-fn window(window: &mut Window, random: &mut Random) {
-    let [a, b] = &mut window.kernel;
-    let [c, d] = &mut window.stride;
-    let [e, f, g, h] = &mut window.padding;
+fn window(format::Window([a, b], [c, d], [e, f, g, h]): &mut format::Window, random: &mut Random) {
     *[a, b, c, d, e, f, g, h][random.size(0, 7)] = byte(random);
 }
 
@@ -358,11 +384,11 @@ fn finish(finish: &mut Finish, random: &mut Random, weights: usize) {
             0 => *scales = offset(random, weights),
             _ => *count = number(random),
         },
-        Finish::Requantize { count, requantize: record, .. }
+        Finish::Requantize { count, requantize: record }
         | Finish::RoundedScores { count, requantize: record, .. } => match random.size(0, 2) {
             0 => *count = number(random),
             _ => requantize(record, random, weights),
         },
-        Finish::Mean { clamp, .. } => clamp.max = byte(random).cast_signed(),
+        Finish::Mean { clamp } => clamp.max = byte(random).cast_signed(),
     }
 }

@@ -1,121 +1,217 @@
-//! The executor, fed by rows or with the frame in its arena, equals the plain evaluation stage by stage,
-//! bit for bit: random networks, every way to cut them into segments, strips of random heights.
+//! The executor equals the plain evaluation layer by layer, bit for bit, in every output and however it is fed: random
+//! networks, every way to cut them into segments, strips of random heights.
 
-use skipstone::stage::Stage;
-use skipstone::{Model, Network, Shape};
-use skipstone_tools::blob::{Blob, Unplanned};
-use skipstone_tools::planner::{self, Plan};
+use std::sync::LazyLock;
+
+use skipstone::host::format::MAX_TENSORS;
+use skipstone::host::schedule::Node;
+use skipstone::host::{Layer, MAX_STEP_ROWS};
+use skipstone::{Model, Network};
+use skipstone_tools::blob::Blob;
+use skipstone_tools::ir::IntegerNetwork;
+use skipstone_tools::plan::{Plan, Planner};
 
 use crate::memory::Memory;
-use crate::networks::{self, bits};
+use crate::networks::{self, Answer, answers, bits, encoded, nodes, scores_of};
 use crate::random::Random;
 
-const TENSORS: usize = 64;
+const TENSORS: usize = MAX_TENSORS;
 
-/// As the planner cuts it, with long segments and with as short ones as there can be.
 #[test]
-fn plans_of_the_planner() {
+fn plans_of_the_planner_give_the_bits_of_plain_evaluation() {
     for seed in 0..100 {
         let network = networks::network(seed);
-        networks::with_stages(&network, |stages| {
-            let longest = stages.iter().map(|stage| stage.layers(0, 1).count()).max().unwrap();
+        networks::with_layers(&network, |layers| {
+            let nodes = nodes(layers, &[]);
+            let longest = longest_run(&network, &nodes);
             for max_tensors in [TENSORS, longest + 1, longest + 2] {
-                let plan = |frame| planner::plan(stages, network.input, frame, max_tensors).unwrap();
+                let plan = |frame| Planner::new(network.input, frame, max_tensors).plan(&nodes).unwrap();
                 let (rows, frame) = (plan(false), plan(true));
-                for plan in [&rows, &frame] {
-                    assert!(longest_segment(stages, plan) <= max_tensors);
-                }
-                check(&network, stages, &rows, &frame, &format!("seed {seed}, {max_tensors} tensors"));
+                check(&network, layers, &rows, &frame, &format!("seed {seed}, {max_tensors} tensors"));
             }
         });
     }
 }
 
-/// Every way to cut a network into segments.
 #[test]
-fn every_segmentation() {
-    let networks = (1000..).map(|seed| (seed, networks::network(seed)));
-    for (seed, network) in networks.filter(|(_, network)| network.names.len() <= 6).take(15) {
-        networks::with_stages(&network, |stages| {
-            for cuts in 0..1u32 << (stages.len() - 1) {
-                let segments = segments(stages.len(), cuts);
-                let plan = |frame| planner::plan_as(stages, network.input, frame, &segments, &[]).unwrap();
-                check(&network, stages, &plan(false), &plan(true), &format!("seed {seed}, {segments:?}"));
+fn every_segmentation_gives_the_bits_of_plain_evaluation() {
+    let (mut networks, mut most) = (0, 0);
+    for seed in 1000.. {
+        let network = networks::network(seed);
+        networks::with_layers(&network, |layers| {
+            let (nodes, planner) = (nodes(layers, &[]), |frame| Planner::new(network.input, frame, TENSORS));
+            let cuts = planner(false).cuts(&nodes).unwrap();
+            if !(3..=6).contains(&cuts.len()) {
+                return;
+            }
+            networks += 1;
+            most = most.max(cuts.len());
+            for chosen in 0..1u32 << (cuts.len() - 1) {
+                let segments = segments(&cuts, chosen);
+                let plan = |frame| planner(frame).plan_as(&nodes, &segments).unwrap();
+                let what = format!("seed {seed}, {segments:?}");
+                check(&network, layers, &plan(false), &plan(true), &what);
             }
         });
+        if networks == 12 {
+            break;
+        }
     }
+    assert_eq!(most, 6);
 }
 
 /// Strips of any height that a step can hold, under any segmentation.
 #[test]
-fn strips() {
+fn strips_of_any_height_give_the_bits_of_plain_evaluation() {
     let mut tall = 0;
     for seed in 2000..2200 {
         let network = networks::network(seed);
         let random = &mut Random::new(!seed);
-        networks::with_stages(&network, |stages| {
-            let strips = random_strips(random, stages);
+        networks::with_layers(&network, |layers| {
+            let strips = random_strips(random, layers);
             tall += strips.iter().filter(|strip| **strip > 1).count();
-            let segments = segments(stages.len(), random.bits() as u32);
-            let plan = |frame| planner::plan_as(stages, network.input, frame, &segments, &strips).unwrap();
+            let nodes = nodes(layers, &strips);
+            let (segments, plan) = random_plans(random, &network, &nodes);
             let what = format!("seed {seed}, segments {segments:?}, strips {strips:?}");
-            check(&network, stages, &plan(false), &plan(true), &what);
+            check(&network, layers, &plan[0], &plan[1], &what);
         });
     }
     assert!(tall > 500, "{tall} strips of more than one row");
 }
 
-/// Runs a network in all ways on two images, one after the other: nothing of the first may stay behind.
-fn check(network: &Unplanned, stages: &[Stage<'_>], rows: &Plan, frame: &Plan, what: &str) {
-    let blob: Blob = network.clone().assemble(rows, frame).unwrap();
+/// The random networks have every kind of output, else the tests above see less than they seem to.
+#[test]
+fn random_networks_have_outputs_of_all_kinds() {
+    let mut found = [0; 5];
+    for network in (0..150).map(networks::network) {
+        let scores = networks::with_layers(&network, |layers| {
+            let scores = network.outputs.iter().filter(|output| layers[output.tensor - 1].gives_scores());
+            scores.count()
+        });
+        let int8 = network.outputs.len() - scores;
+        let kinds = [scores == 1 && int8 == 0, scores > 1, int8 > 0 && scores > 0, scores == 0, int8 > 3];
+        kinds.into_iter().zip(&mut found).for_each(|(is, count)| *count += usize::from(is));
+    }
+    assert!(found.iter().all(|count| *count > 3), "{found:?}");
+}
+
+/// Runs a network in all ways on two images, one after the other: nothing of the first may remain.
+fn check(network: &IntegerNetwork, layers: &[Layer<'_>], rows: &Plan, frame: &Plan, what: &str) {
+    let blob: Blob = encoded(network, rows, frame);
     let model = Model::parse(&blob).unwrap();
+    static OTHER: LazyLock<Blob> = LazyLock::new(|| networks::planned(&networks::small()));
+    let other = Model::parse(&OTHER).unwrap();
     let random = &mut Random::new(rows.arena_bytes as u64);
+    let row_len = network.input.row_len();
     let images = [networks::image(random, network.input), networks::image(random, network.input)];
-    let expected = images.each_ref().map(|image| networks::expected(stages, network.softmax, image));
+    let expected = images.each_ref().map(|image| networks::expected(network, image));
 
     let mut memory = Memory::new(model.arena_bytes_rows());
-    let mut fed: Network<TENSORS> = Network::new(model, memory.bytes()).unwrap();
+    let mut fed: Network<TENSORS> =
+        Network::new(model, memory.bytes()).unwrap_or_else(|error| panic!("{what}: {error}"));
+    assert_eq!(fed.outputs().count(), 0, "{what}: outputs before the first run");
+    let asked = rows_needed(network, layers, rows);
+    for (image, expected) in images.iter().zip(&expected) {
+        check_runs(&mut fed, image, expected, what);
+        assert_eq!(check_fed(&mut fed, image, expected, what), asked, "{what}: rows asked for");
+        check_pushed(&mut fed, random, row_len, image, expected, what);
+    }
+
     let mut memory = Memory::new(model.arena_bytes());
     let mut framed = Network::<TENSORS>::with_frame(model, memory.bytes()).unwrap();
     for (image, expected) in images.iter().zip(&expected) {
-        assert_eq!(bits(fed.run(image).unwrap().values()), *expected, "{what}: from a slice");
-
-        let row_len = network.input.row_len();
-        let mut next = 0;
-        let scores = fed.run_rows(|row, buffer| {
-            assert_eq!(row, next, "{what}: rows come in order, each once");
-            next += 1;
-            buffer.copy_from_slice(&image[row * row_len..][..row_len]);
-        });
-        assert_eq!(bits(scores.unwrap().values()), *expected, "{what}: by rows");
-        assert_eq!(next, rows_needed(stages, network.input, rows), "{what}: rows asked for");
-
         framed.input_mut().copy_from_slice(image);
-        assert_eq!(bits(framed.run().unwrap().values()), *expected, "{what}: frame in the arena");
+        let scores = bits(framed.run_frame().unwrap().values());
+        check_answers(&framed, &scores, expected, what, "frame in the arena");
+        check_runs(&mut framed, image, expected, what);
+        assert_eq!(check_fed(&mut framed, image, expected, what), usize::from(network.input.height));
+        check_pushed(&mut framed, random, row_len, image, expected, what);
+    }
+
+    for frame in [false, true] {
+        let bytes = |model: &Model<'_>| if frame { model.arena_bytes() } else { model.arena_bytes_rows() };
+        let mut memory = Memory::new(bytes(&model).max(bytes(&other)));
+        let mut network = Network::<TENSORS>::empty();
+        match frame {
+            false => network.set_up(model, memory.bytes()).unwrap(),
+            true => network.set_up_with_frame(model, memory.bytes()).unwrap(),
+        }
+        for (image, expected) in images.iter().zip(&expected) {
+            check_runs(&mut network, image, expected, what);
+            network.swap(other).unwrap();
+            assert_eq!(network.outputs().count(), 0, "{what}: outputs of the network before");
+            assert!(network.run(&[1; 128]).is_ok());
+            network.swap(model).unwrap();
+            assert_eq!(network.outputs().count(), 0, "{what}: outputs of the network before");
+            check_runs(&mut network, image, expected, what);
+        }
     }
 }
 
-/// Input rows that the first segment reads, from its last layer (which makes all its rows) backwards.
-fn rows_needed(stages: &[Stage<'_>], input: Shape, plan: &Plan) -> usize {
-    let mut layers = Vec::new();
-    for stage in &stages[..usize::from(plan.segments[0])] {
-        // a stage's tensor 0 is the output of the layer before it
-        let before = layers.len() as u16;
-        layers.extend(stage.layers(0, 1).map(|mut layer| {
-            layer.node.reads += before;
-            if let Some(shortcut) = &mut layer.node.shortcut {
-                shortcut.tensor += before;
-            }
-            layer.node
-        }));
+/// From a slice.
+fn check_runs(network: &mut Network<'_, TENSORS>, image: &[u8], expected: &[Answer], what: &str) {
+    let scores = bits(network.run(image).unwrap().values());
+    check_answers(network, &scores, expected, what, "from a slice");
+}
+
+/// By a closure; returns the number of rows asked for.
+fn check_fed(network: &mut Network<'_, TENSORS>, image: &[u8], expected: &[Answer], what: &str) -> usize {
+    let mut next = 0;
+    let scores = network.run_rows(|row, buffer| {
+        assert_eq!(row, next, "{what}: rows come in order, each once");
+        next += 1;
+        let len = buffer.len();
+        buffer.copy_from_slice(&image[row * len..][..len]);
+    });
+    let scores = bits(scores.unwrap().values());
+    check_answers(network, &scores, expected, what, "by rows");
+    next
+}
+
+/// Row by row: scores on the last row only; after a few rows of another image that are discarded.
+fn check_pushed(
+    network: &mut Network<'_, TENSORS>,
+    random: &mut Random,
+    row_len: usize,
+    image: &[u8],
+    expected: &[Answer],
+    what: &str,
+) {
+    let height = image.len() / row_len;
+    for _ in 0..random.size(0, height - 1) {
+        let row = random.int8s(row_len);
+        assert_eq!(network.push_row(bytemuck::cast_slice(&row)), Ok(None), "{what}: the image before");
     }
-    let mut needed = vec![0; layers.len() + 1];
-    needed[layers.len()] = usize::from(layers.last().unwrap().output.rows);
-    for (index, node) in layers.iter().enumerate().rev() {
-        let strip = usize::from(plan.strips[index]);
-        let steps = if node.reduction { node.input_rows } else { node.output.rows };
-        let asked = if node.reduction { usize::from(steps) } else { needed[index + 1] };
-        let made = asked.next_multiple_of(strip).min(usize::from(steps));
+    network.restart();
+    let mut scores = None;
+    for (row, pixels) in image.chunks(row_len).enumerate() {
+        let pushed = network.push_row(pixels).unwrap();
+        assert_eq!(pushed.is_some(), row + 1 == height, "{what}: scores on the last row only");
+        scores = pushed.map(|scores| bits(scores.values()));
+    }
+    check_answers(network, &scores.unwrap(), expected, what, "pushed");
+}
+
+fn check_answers(network: &Network<'_, TENSORS>, scores: &[u32], expected: &[Answer], what: &str, how: &str) {
+    assert_eq!(scores, scores_of(expected), "{what}: {how}");
+    assert_eq!(answers(network), expected, "{what}: outputs, {how}");
+    assert_eq!(network.output("no such output"), None);
+}
+
+/// Input rows that the first segment reads: backwards from its last layer, which makes all its rows, as the outputs do.
+fn rows_needed(network: &IntegerNetwork, layers: &[Layer<'_>], plan: &Plan) -> usize {
+    let count = usize::from(plan.segments[0]);
+    let nodes = &nodes(layers, &plan.strips)[..count];
+    let mut needed = vec![0; count + 1];
+    for (index, node) in nodes.iter().enumerate().rev() {
+        let strip = usize::from(node.strip);
+        let steps = usize::from(node.steps());
+        let all = index + 1 == count || node.kept || (node.reduction && needed[index + 1] > 0);
+        let asked = if all { steps } else { needed[index + 1] };
+        if asked == 0 {
+            continue; // nobody reads it
+        }
+        let made = asked.next_multiple_of(strip).min(steps);
         let [stride, kernel, top] =
             [node.window.stride[0], node.window.kernel[0], node.window.padding[0]].map(usize::from);
         let end = ((made - 1) * stride + kernel).saturating_sub(top).min(usize::from(node.input_rows));
@@ -126,42 +222,49 @@ fn rows_needed(stages: &[Stage<'_>], input: Shape, plan: &Plan) -> usize {
             *reads = ((made - 1) * usize::from(shortcut.stride) + 1).max(*reads);
         }
     }
-    assert!(needed[0] <= usize::from(input.height));
+    assert!(needed[0] <= usize::from(network.input.height));
     needed[0]
 }
 
-/// Tensors of the segment that has most.
-fn longest_segment(stages: &[Stage<'_>], plan: &Plan) -> usize {
-    let mut rest = stages.iter();
-    let tensors = plan.segments.iter().map(|count| {
-        let segment = rest.by_ref().take(usize::from(*count));
-        1 + segment.map(|stage| stage.layers(0, 1).count()).sum::<usize>()
-    });
-    tensors.max().unwrap()
+/// Layers of the longest run that cannot be cut.
+fn longest_run(network: &IntegerNetwork, nodes: &[Node]) -> usize {
+    let cuts = Planner::new(network.input, false, TENSORS).cuts(nodes).unwrap();
+    segments(&cuts, !0).into_iter().max().unwrap()
 }
 
-/// The segments of `stages` stages with a cut behind stage i where bit i of `cuts` is set.
-pub(crate) fn segments(stages: usize, cuts: u32) -> Vec<usize> {
-    let mut segments = vec![1];
-    for stage in 1..stages {
-        match cuts >> (stage - 1) & 1 {
-            0 => *segments.last_mut().unwrap() += 1,
-            _ => segments.push(1),
+/// The segments between the cuts that `chosen` has bits for, and the last.
+pub(crate) fn segments(cuts: &[usize], chosen: u32) -> Vec<usize> {
+    let (mut segments, mut start) = (Vec::new(), 0);
+    for (index, cut) in cuts.iter().enumerate() {
+        if index + 1 == cuts.len() || chosen >> index & 1 == 1 {
+            segments.push(cut - start);
+            start = *cut;
         }
     }
     segments
 }
 
+/// Plans with random cuts: for an input fed by rows, and for a frame in the arena.
+pub(crate) fn random_plans(
+    random: &mut Random,
+    network: &IntegerNetwork,
+    nodes: &[Node],
+) -> (Vec<usize>, [Plan; 2]) {
+    let planners = [false, true].map(|frame| Planner::new(network.input, frame, TENSORS));
+    let cuts = planners[0].cuts(nodes).unwrap();
+    let segments = segments(&cuts, random.bits() as u32);
+    let plans = planners.map(|planner| planner.plan_as(nodes, &segments).unwrap());
+    (segments, plans)
+}
+
 /// A strip height for each layer, of those that a step can hold.
-pub(crate) fn random_strips(random: &mut Random, stages: &[Stage<'_>]) -> Vec<u8> {
-    let layers = stages.iter().flat_map(|stage| stage.layers(0, 1));
-    let strip = layers.map(|layer| {
+pub(crate) fn random_strips(random: &mut Random, layers: &[Layer<'_>]) -> Vec<u8> {
+    let strip = layers.iter().map(|layer| {
         let [stride, kernel] = [layer.node.window.stride[0], layer.node.window.kernel[0]].map(usize::from);
         if layer.node.reduction {
             return 1;
         }
-        let tallest =
-            (1..).take_while(|strip| strip + (strip - 1) * stride + kernel <= skipstone::MAX_STEP_ROWS);
+        let tallest = (1..).take_while(|strip| strip + (strip - 1) * stride + kernel <= MAX_STEP_ROWS);
         random.size(1, tallest.last().unwrap()) as u8
     });
     strip.collect()

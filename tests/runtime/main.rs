@@ -4,6 +4,7 @@
 extern crate alloc;
 
 mod blocks;
+mod changed_flash;
 mod damage;
 mod executor;
 #[path = "../../src/kernels/tests/layers.rs"]

@@ -3,7 +3,8 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use skipstone::{Block, Clamp, Conv2d, Requantize, Residual, Shape, Shortcut, Subsample, Window};
+use skipstone::Shape;
+use skipstone::block::{Block, Clamp, Conv2d, Requantize, Residual, Shortcut, Subsample, Window};
 
 use crate::layers;
 use crate::naive::{self, Tensor};
@@ -94,10 +95,10 @@ fn same(random: &mut Random, kernel: [usize; 2], stride: [usize; 2]) -> naive::W
     naive::Window { kernel, stride, padding }
 }
 
-/// A path of two or three convolutions over tensors of `inputs` channels that ends in `outputs` channels
+/// A path of one to four convolutions over tensors of `inputs` channels that ends in `outputs` channels
 /// and shrinks by `stride`.
 fn path(random: &mut Random, inputs: usize, outputs: usize, stride: [usize; 2]) -> Vec<naive::Conv2d> {
-    let length = random.size(2, 3);
+    let length = random.size(1, 4);
     let strided = random.size(0, length - 1);
     let mut channels = inputs;
     let mut path = vec![];

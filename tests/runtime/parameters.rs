@@ -1,8 +1,8 @@
 //! Layers whose parameters do not fit together are refused, up to the last value that fits.
 
-use skipstone::{
-    Clamp, Conv2d, Dense, Finish, GlobalAveragePool, LayerError, Pool2d, Pooling, Requantize, Shape, Window,
-};
+use skipstone::Shape;
+use skipstone::error::LayerError;
+use skipstone::host::{Clamp, Conv2d, Dense, Finish, GlobalAveragePool, Pool2d, Pooling, Requantize, Window};
 
 const GEOMETRY: Option<LayerError> = Some(LayerError::Geometry);
 

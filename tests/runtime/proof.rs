@@ -4,28 +4,34 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use skipstone::plan::ROW_ALIGN;
-use skipstone::stage::Stage;
-use skipstone::{Model, Network, NewError, ParseError};
-use skipstone_tools::blob::{Blob, Unplanned};
-use skipstone_tools::planner::{self, Plan};
+use skipstone::error::{ParseError, SetUpError};
+use skipstone::host::format::MAX_TENSORS;
+use skipstone::host::plan::ROW_ALIGN;
+use skipstone::host::schedule::Node;
+use skipstone::{Model, Network, Shape};
+use skipstone_tools::blob::Blob;
+use skipstone_tools::ir::IntegerNetwork;
+use skipstone_tools::plan::{Plan, Planner};
 
-use crate::executor::{random_strips, segments};
+use crate::executor::{random_plans, random_strips, segments};
 use crate::memory::Memory;
-use crate::networks::{self, bits};
+use crate::networks::{self, Answer, answers, encoded, nodes};
 use crate::parts::Parts;
 use crate::random::Random;
 
-const TENSORS: usize = 64;
+const TENSORS: usize = MAX_TENSORS;
 
 /// A network with a plan that is good, and what it should answer.
 struct Case<'c> {
-    stages: &'c [Stage<'c>],
+    input: Shape,
+    nodes: &'c [Node],
+    /// The numbers of layers after which it can be cut.
+    cuts: Vec<usize>,
     blob: &'c Blob,
     frame: bool,
     plan: &'c Plan,
     image: &'c [u8],
-    expected: Vec<u32>,
+    expected: Vec<Answer>,
 }
 
 /// Calls `run` with random networks, fed by rows and with the frame in the arena.
@@ -34,23 +40,26 @@ fn each_case(seeds: Range<u64>, run: impl FnMut(&Case<'_>, &mut Random)) {
 }
 
 fn each_case_of(
-    network: fn(u64) -> Unplanned,
+    network: fn(u64) -> IntegerNetwork,
     seeds: Range<u64>,
     mut run: impl FnMut(&Case<'_>, &mut Random),
 ) {
     for seed in seeds {
         let network = network(seed);
-        let random = &mut Random::new(!seed);
-        networks::with_stages(&network, |stages| {
-            let strips = if random.one_in(2) { random_strips(random, stages) } else { Vec::new() };
-            let segments = segments(stages.len(), random.bits() as u32);
-            let plan = |frame| planner::plan_as(stages, network.input, frame, &segments, &strips).unwrap();
-            let (rows, frame) = (plan(false), plan(true));
-            let blob = &network.clone().assemble(&rows, &frame).unwrap();
-            let image = &networks::image(random, network.input)[..];
-            let expected = networks::expected(stages, network.softmax, image);
-            for (frame, plan) in [(false, &rows), (true, &frame)] {
-                run(&Case { stages, blob, frame, plan, image, expected: expected.clone() }, random);
+        let (random, input) = (&mut Random::new(!seed), network.input);
+        networks::with_layers(&network, |layers| {
+            let strips = if random.one_in(2) { random_strips(random, layers) } else { Vec::new() };
+            let nodes = &nodes(layers, &strips)[..];
+            let (_, plans) = random_plans(random, &network, nodes);
+            let blob = &encoded(&network, &plans[0], &plans[1]);
+            let image = &networks::image(random, input)[..];
+            let expected = networks::expected(&network, image);
+            for (frame, plan) in [(false, &plans[0]), (true, &plans[1])] {
+                let cuts = Planner::new(input, frame, TENSORS).cuts(nodes).unwrap();
+                run(
+                    &Case { input, nodes, cuts, blob, frame, plan, image, expected: expected.clone() },
+                    random,
+                );
             }
         });
     }
@@ -62,7 +71,7 @@ enum Fate {
     Accepted,
     /// By the proof.
     Misplaced,
-    /// By `Model::parse`: its tables do not fit the stages.
+    /// By `Model::parse`: its tables do not fit the layers.
     Inconsistent,
 }
 
@@ -72,10 +81,11 @@ impl Case<'_> {
         let mut parts = Parts::of(self.blob);
         let [rows, strips, segments] =
             [parts.section(&plan.rows), parts.section(&plan.strips), parts.section(&plan.segments)];
+        *parts.arena_bytes(self.frame) = plan.arena_bytes as u32;
         let record = parts.plan(self.frame);
         (record.rows, record.strips, record.segments) = (rows, strips, segments);
-        record.arena_bytes = plan.arena_bytes as u32;
-        record.segment_count = plan.segments.len() as u16;
+        (record.row_count, record.segment_count) = (plan.rows.len() as u32, plan.segments.len() as u16);
+        parts.header.tensors = self.longest(plan);
         let blob = parts.blob();
 
         let model = match Model::parse(&blob) {
@@ -84,26 +94,35 @@ impl Case<'_> {
             Err(error) => panic!("{what}: {error}"),
         };
         let mut memory = Memory::new(plan.arena_bytes);
-        let refused = |error| match error {
-            NewError::Plan { .. } => Fate::Misplaced,
-            error => panic!("{what}: {error}"),
+        let mut network = Network::<TENSORS>::empty();
+        let set_up = match self.frame {
+            false => network.set_up(model, memory.bytes()),
+            true => network.set_up_with_frame(model, memory.bytes()),
         };
-        let scores = if self.frame {
-            let mut network = match Network::<TENSORS>::with_frame(model, memory.bytes()) {
-                Ok(network) => network,
-                Err(error) => return refused(error),
-            };
-            network.input_mut().copy_from_slice(self.image);
-            bits(network.run().unwrap().values())
-        } else {
-            let mut network: Network<TENSORS> = match Network::new(model, memory.bytes()) {
-                Ok(network) => network,
-                Err(error) => return refused(error),
-            };
-            bits(network.run(self.image).unwrap().values())
-        };
-        assert_eq!(scores, self.expected, "{what}: accepted, but wrong");
+        match set_up {
+            Ok(()) => {}
+            Err(SetUpError::Plan { .. }) => return Fate::Misplaced,
+            Err(error) => panic!("{what}: {error}"),
+        }
+        assert!(!self.cut_wrongly(plan), "{what}: accepted, but a layer reads across a cut");
+        assert!(network.run(self.image).is_ok(), "{what}: accepted, but does not run");
+        assert_eq!(answers(&network), self.expected, "{what}: accepted, but wrong");
         Fate::Accepted
+    }
+
+    /// Tensors of the longest segment, of the other plan's as well.
+    fn longest(&self, plan: &Plan) -> u16 {
+        let other = Model::parse(self.blob).unwrap().memory_plan(!self.frame).unwrap();
+        u16::from(plan.segments.iter().chain(other.segments).copied().max().unwrap_or(0)) + 1
+    }
+
+    /// Whether a segment ends where it must not.
+    fn cut_wrongly(&self, plan: &Plan) -> bool {
+        let mut end = 0;
+        plan.segments.iter().any(|layers| {
+            end += usize::from(*layers);
+            !self.cuts.contains(&end)
+        })
     }
 }
 
@@ -205,7 +224,7 @@ fn an_arena_that_ends_too_early_is_refused() {
 /// A way to change a plan.
 type Change = fn(&Case<'_>, &mut Plan, &mut Random);
 
-const KINDS: [(&str, Change); 9] = [
+const KINDS: [(&str, Change); 10] = [
     ("a row moves a little", |_, plan, random| {
         let row = any_row(plan, random);
         plan.rows[row] = plan.rows[row].saturating_add_signed(random.between(-3, 3) as i16);
@@ -228,7 +247,7 @@ const KINDS: [(&str, Change); 9] = [
             core::mem::swap(a, b);
         }
     }),
-    ("rows behind one move", |_, plan, random| {
+    ("rows after one move", |_, plan, random| {
         let (first, by) = (any_row(plan, random), random.between(-2, 2) as i16);
         plan.rows[first..].iter_mut().for_each(|row| *row = row.saturating_add_signed(by));
     }),
@@ -237,11 +256,16 @@ const KINDS: [(&str, Change); 9] = [
         plan.strips[layer] = random.size(0, 5) as u8;
     }),
     ("the cuts change", |case, plan, random| {
-        let cuts = segments(case.stages.len(), random.bits() as u32);
-        plan.segments = cuts.iter().map(|stages| *stages as u8).collect();
+        let cuts = segments(&case.cuts, random.bits() as u32);
+        plan.segments = cuts.iter().map(|layers| *layers as u8).collect();
         if random.one_in(8) {
             plan.segments[0] = random.size(0, 3) as u8;
         }
+    }),
+    ("the cuts change to any", |case, plan, random| {
+        let cuts: Vec<usize> = (1..=case.nodes.len()).collect();
+        let cuts = segments(&cuts, random.bits() as u32);
+        plan.segments = cuts.iter().map(|layers| *layers as u8).collect();
     }),
     ("the arena's size changes", |_, plan, random| {
         plan.arena_bytes = plan.arena_bytes.saturating_add_signed(random.between(-20, 20) as isize);
@@ -252,16 +276,17 @@ fn any_row(plan: &Plan, random: &mut Random) -> usize {
     random.size(0, plan.rows.len() - 1)
 }
 
-/// Bytes of the row of each entry of the row table; of a frame, all its bytes.
+/// Bytes of the row of each entry of the row table; of a frame or an output, all their bytes.
 fn row_bytes(case: &Case<'_>) -> Vec<usize> {
-    let input = case.stages[0].input();
+    let input = case.input;
     let mut bytes = match case.frame {
         true => vec![input.len()],
         false => vec![input.row_len(); usize::from(input.height)],
     };
-    for layer in case.stages.iter().flat_map(|stage| stage.layers(0, 1)) {
-        let output = layer.node.output;
-        bytes.extend(vec![output.row_bytes as usize; usize::from(output.rows)]);
+    for node in case.nodes {
+        let output = node.output;
+        let rows = if output.contiguous { usize::from(output.rows) } else { 1 };
+        bytes.extend(vec![output.row_bytes as usize * rows; output.entries() as usize]);
     }
     bytes
 }

@@ -1,7 +1,8 @@
 //! Requantization rounds once and half up: it equals exact rational arithmetic.
 
 use proptest::prelude::*;
-use skipstone::{Addition, Clamp, LayerError, Requantize, Residual};
+use skipstone::block::{Addition, Clamp, Requantize, Residual};
+use skipstone::error::LayerError;
 
 use crate::naive::{self, round_half_up};
 

@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
-use skipstone::signature::{MARK, Signed, TRAILER_BYTES};
-use skipstone::{HEADER_BYTES, Model, ParseError, SignatureError};
+use skipstone::Model;
+use skipstone::error::{ParseError, SignatureError};
+use skipstone::host::format::HEADER_BYTES;
+use skipstone::update::signature::{MARK, Signed, TRAILER_BYTES};
 use skipstone_tools::blob::Blob;
 use skipstone_tools::signing::{self, KeyPair};
 
@@ -97,7 +99,7 @@ fn no_length_in_the_header_but_the_signed_one_is_taken() {
 
 #[test]
 fn an_unsigned_blob_and_one_signed_by_somebody_else() {
-    let blob = networks::planned(networks::small());
+    let blob = networks::planned(&networks::small());
     assert_eq!(Model::parse_signed(&blob, &public_key()).unwrap_err(), SignatureError::Unsigned);
     let others = signing::sign(&blob, &signing::generate(), 1);
     assert_eq!(Model::parse_signed(&others, &public_key()).unwrap_err(), SignatureError::Mismatch);
@@ -112,7 +114,7 @@ fn an_unsigned_blob_and_one_signed_by_somebody_else() {
 #[test]
 fn what_is_signed_is_still_checked() {
     let keys = signing::generate();
-    let mut blob = networks::planned(networks::small()).to_vec();
+    let mut blob = networks::planned(&networks::small()).to_vec();
     blob[HEADER_BYTES] ^= 1;
     let signed = Blob::from(&signing::sign(&blob, &keys, 1)[..]);
     let error = Model::parse_signed(&signed, &keys.pk).unwrap_err();
@@ -142,7 +144,7 @@ const ORDER: [u8; 32] = [
 /// better. Such keys, and encodings that are not canonical, sign nothing.
 #[test]
 fn weak_keys_are_refused() {
-    let blob = networks::planned(networks::small());
+    let blob = networks::planned(&networks::small());
     let mut weak = Vec::new();
     let order_8 = [
         "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",

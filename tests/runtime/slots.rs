@@ -1,8 +1,9 @@
 //! Updates in the field over simulated flash: wherever the power fails, a whole network comes up.
 
 use embedded_storage::nor_flash::NorFlashErrorKind;
-use skipstone::slots::{Update, UpdateError, newest_first};
-use skipstone::{Network, SignatureError};
+use skipstone::Network;
+use skipstone::error::SignatureError;
+use skipstone::update::slots::{Update, UpdateError, newest_first};
 use skipstone_tools::blob::Blob;
 use skipstone_tools::signing::{self, KeyPair};
 
@@ -86,9 +87,8 @@ fn picture() -> Vec<u8> {
 fn release(keys: &KeyPair, sequence: u32) -> Release {
     let mut network = networks::small_of(sequence.into());
     network.name = "x".repeat(sequence as usize);
-    let scores =
-        networks::with_stages(&network, |stages| networks::expected(stages, network.softmax, &picture()));
-    let image = signing::sign(&networks::planned(network), keys, sequence);
+    let scores = networks::scores_of(&networks::expected(&network, &picture()));
+    let image = signing::sign(&networks::planned(&network), keys, sequence);
     Release { image, sequence, scores }
 }
 

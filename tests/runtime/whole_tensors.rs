@@ -1,8 +1,9 @@
 //! The plain evaluation of layers and blocks over whole tensors equals the oracle.
 
-use skipstone::{
-    Clamp, Dense, Finish, GlobalAveragePool, LayerError, Pool2d, Pooling, Reduction, Requantize, Shape,
-    Window, Windowed,
+use skipstone::Shape;
+use skipstone::error::LayerError;
+use skipstone::host::{
+    Clamp, Dense, Finish, GlobalAveragePool, Pool2d, Pooling, Reduction, Requantize, Window, Windowed,
 };
 
 use crate::layers;
@@ -112,7 +113,7 @@ fn reductions() {
     }
 }
 
-/// Identity, convolutional and padded blocks of two and three convolutions, all parameters random.
+/// Identity, convolutional and padded blocks of one to four convolutions, all parameters random.
 #[test]
 fn blocks() {
     for seed in 0..2000 {

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use skipstone::host::Softmax;
 use skipstone::{Model, Shape};
 
+use crate::assemble::{Wishes, assemble};
 use crate::blob::Blob;
 use crate::calibrate::{Observed, RangeChoice, calibrate};
 use crate::data::Dataset;
@@ -15,7 +16,6 @@ use crate::fit::{Fit, WeightChoice};
 use crate::float::Evaluator;
 use crate::ir::{Block, Finish, FloatNetwork, INPUT, IntegerNetwork, TensorId, blocks};
 use crate::layerwise::{self, Values};
-use crate::plan::choose::{self, Wishes};
 use crate::quantize::{Rounding, gives_scores, is_quantized, is_zero, quantize_fitted};
 
 /// Maximum number of tensors in a segment, unless the network has a longer block: the runtime's default.
@@ -134,7 +134,7 @@ pub fn convert(
     })?;
 
     progress(Progress::Planning);
-    let blob = choose::assemble(&integers, &wishes, MAX_TENSORS)?;
+    let blob = assemble(&integers, &wishes, MAX_TENSORS)?;
 
     // everything is checked here, as on the board
     let model =

@@ -15,58 +15,20 @@
 //! Files are untrusted: no content makes a reader panic, and none makes it hold more than a small multiple
 //! of the file's bytes (of 1032 times as many in an `.npz`, DEFLATE's limit; of 1 GiB for a picture).
 
+mod dataset;
 mod error;
 mod folder;
 mod numpy;
 mod records;
 
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+pub use dataset::Dataset;
+use dataset::Purpose;
 pub use error::{DataError, DataProblem};
 use skipstone::Shape;
 
 use crate::ir::MAX_TENSOR_LENGTH;
-
-/// Images of one shape, raw bytes in HWC order, with their labels if these are known. Never empty.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Dataset {
-    shape: Shape,
-    images: Vec<u8>,
-    labels: Option<Vec<usize>>,
-    class_names: Vec<String>,
-    files: Vec<PathBuf>,
-}
-
-/// What the images are for. It decides which of a data set's files, and which of their images, are read.
-#[derive(Debug, Clone, Copy)]
-enum Purpose {
-    /// The first images of the test files.
-    Evaluation { limit: usize },
-    /// Images spread evenly over the training files.
-    Calibration { count: usize },
-}
-
-impl Purpose {
-    /// How many of `total` images are taken.
-    fn taken(self, total: usize) -> usize {
-        match self {
-            Purpose::Evaluation { limit: count } | Purpose::Calibration { count } => count.min(total),
-        }
-    }
-
-    /// Position among all `total` images of the taken image number `index`; it grows with `index`.
-    fn position(self, index: usize, total: usize) -> usize {
-        match self {
-            Purpose::Evaluation { .. } => index,
-            // The middle of each of `taken` equal parts: a sorted data set gives images of all classes.
-            Purpose::Calibration { .. } => {
-                let (taken, middle) = (self.taken(total) as u128, 2 * index as u128 + 1);
-                (middle * total as u128 / (2 * taken)) as usize
-            }
-        }
-    }
-}
 
 impl Dataset {
     /// Reads images of shape `expected` for evaluation: all, or the first `limit`.
@@ -171,36 +133,9 @@ impl Dataset {
     }
 }
 
-/// Reads `total` records of `record` bytes each and calls `each` with the position and the bytes of every
-/// taken one.
-fn for_each_taken(
-    mut reader: impl Read,
-    record: usize,
-    total: usize,
-    purpose: Purpose,
-    mut each: impl FnMut(usize, &[u8]) -> Result<(), DataProblem>,
-) -> Result<(), DataProblem> {
-    let mut bytes = vec![0; record];
-    let mut next = 0;
-    for index in 0..purpose.taken(total) {
-        let position = purpose.position(index, total);
-        let skipped = (position - next) as u64 * record as u64;
-        io::copy(&mut reader.by_ref().take(skipped), &mut io::sink())?;
-        reader.read_exact(&mut bytes)?;
-        each(position, &bytes)?;
-        next = position + 1;
-    }
-    Ok(())
-}
-
-/// Appends an image that is stored as planes (CHW) in HWC order.
-fn append_planes(planes: &[u8], channels: usize, images: &mut Vec<u8>) {
-    let pixels = planes.len() / channels;
-    images.extend((0..planes.len()).map(|index| planes[index % channels * pixels + index / channels]));
-}
-
 #[cfg(test)]
 mod tests {
+    use super::dataset::append_planes;
     use super::*;
 
     const CALIBRATION: fn(usize) -> Purpose = |count| Purpose::Calibration { count };

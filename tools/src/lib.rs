@@ -3,6 +3,7 @@
 //! The tool depends on the runtime, never the reverse: what it evaluates, it evaluates by running the
 //! runtime itself.
 
+pub mod assemble;
 pub mod blob;
 pub mod calibrate;
 pub mod convert;
@@ -12,7 +13,6 @@ pub mod float;
 pub mod front;
 pub mod ir;
 pub mod layerwise;
-pub mod outputs;
 pub mod picture;
 pub mod plan;
 pub mod quantize;

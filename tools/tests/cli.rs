@@ -382,7 +382,7 @@ const CASES: &[Case] = &[
     (
         "convert @digits.toml -o new.skip --output head",
         1,
-        &["digits.toml: ", "no layer is named 'head'", "'fc'"],
+        &["digits.toml: output 'head': no tensor, node or layer has this name", "'fc'"],
     ),
     ("convert @digits.toml -o new.skip --rounding twice", 2, &["'twice'", "tflite-exact"]),
     ("convert @digits.toml --calibrate @digits-calibration.npz", 2, &["--output"]),

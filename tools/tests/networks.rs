@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 use skipstone::host::Softmax;
 use skipstone::{Arena, Model, Network, Shape};
+use skipstone_tools::assemble::{Goal, Target, Wishes, assemble};
 use skipstone_tools::blob::Blob;
 use skipstone_tools::calibrate::{Range, RangeChoice, Ranges, calibrate};
 use skipstone_tools::convert::{MAX_TENSORS, Method, convert};
@@ -18,7 +19,6 @@ use skipstone_tools::ir::{
     Activation, FloatNetwork, INPUT, Layer, Operation, Output, Preprocessing, Real, Shortcut, TensorId,
     Weights, Window,
 };
-use skipstone_tools::plan::choose::{Goal, Target, Wishes, assemble};
 use skipstone_tools::quantize::{Rounding, quantize};
 
 fn root() -> PathBuf {

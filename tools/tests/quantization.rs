@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use skipstone::host::Softmax;
 use skipstone::{Arena, Model, Network, Shape};
+use skipstone_tools::assemble::Wishes;
 use skipstone_tools::blob::Blob;
 use skipstone_tools::convert::{Method, convert};
 use skipstone_tools::data::Dataset;
@@ -14,7 +15,6 @@ use skipstone_tools::front::{ImportOptions, import};
 use skipstone_tools::ir::{
     Activation, FloatNetwork, Layer, Operation, Output, Preprocessing, Real, TensorId, Weights, Window,
 };
-use skipstone_tools::plan::choose::Wishes;
 
 fn models() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../models")

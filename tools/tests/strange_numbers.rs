@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use skipstone::host::{Operation as Computed, Softmax};
 use skipstone::{Arena, Model, Network, Shape};
+use skipstone_tools::assemble::Wishes;
 use skipstone_tools::blob::Blob;
 use skipstone_tools::convert::{Method, convert};
 use skipstone_tools::data::Dataset;
@@ -17,7 +18,6 @@ use skipstone_tools::ir::{
     Shortcut, TensorId, TensorScale, Weights, Window,
 };
 use skipstone_tools::layerwise::{Values, run_layers};
-use skipstone_tools::plan::choose::Wishes;
 
 const INPUT: Shape = Shape::new(8, 8, 1);
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Write the demonstration picture: scikit-image's bundled cat, its centre square in small.
+"""Write the demo picture: the centre square of scikit-image's bundled cat, reduced.
 
     cat.py --output models/
     cat.py --output models/ --network models/cifar10-resnet8.safetensors
 
-With a network, also prints what it takes the picture for at 32x32.
+With a network, also prints how it classifies the picture at 32x32.
 """
 
 import argparse

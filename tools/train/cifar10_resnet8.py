@@ -3,15 +3,15 @@
 
 Three stages of 16, 32 and 64 channels with one block each, projection shortcuts,
 symmetric padding, global average pooling, 77,360 weights. SGD with Nesterov momentum,
-one-cycle learning rate, label smoothing, random crops and flips, and an exponential
-moving average of the weights, which is what is kept.
+one-cycle learning rate, label smoothing, random crops and flips. The result is an
+exponential moving average of the weights.
 
     cifar10_resnet8.py --data DIR --output models/
     cifar10_resnet8.py --data DIR --evaluate models/cifar10-resnet8.safetensors
 
-DIR holds train.bin and test.bin in the original CIFAR-10 binary layout: one label byte
-and 3,072 bytes in channel, row, column order for each image. The run can be interrupted:
-started again with the same arguments, it continues from its last checkpoint.
+DIR contains train.bin and test.bin in the original CIFAR-10 binary layout: for each image
+a label byte and 3,072 bytes in channel, row, column order. An interrupted run continues
+from its last checkpoint when it is started again with the same arguments.
 """
 
 import argparse
@@ -59,7 +59,7 @@ def normalise(images):
 
 
 def padded(images):
-    """The images with a border of the mean colour, which the normalisation takes to 0."""
+    """The images with a border of the mean colour, which normalization maps to 0."""
     count, height, width, _ = images.shape
     border = (torch.tensor(MEAN) * 255.0).round().to(torch.uint8)
     canvas = border.expand(count, height + 2 * PADDING, width + 2 * PADDING, 3).contiguous()
@@ -118,7 +118,7 @@ def train(data, epochs, seed, checkpoint):
     if checkpoint.exists():
         saved = torch.load(checkpoint)
         if (saved["epochs"], saved["seed"]) != (epochs, seed):
-            raise SystemExit(f"{checkpoint} is of a run with other arguments: remove it")
+            raise SystemExit(f"{checkpoint} belongs to a run with other arguments; remove it")
         first, average = saved["epoch"], saved["average"]
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])

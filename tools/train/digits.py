@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Train a small residual network on scikit-learn's bundled handwritten digits.
 
-1,797 gray images of 8x8 pixels, here scaled from 0..16 to 0..255. The network has one
+1,797 gray images of 8x8 pixels, scaled from 0..16 to 0..255. The network has one
 identity block of 8 channels, a projection block to 16 channels with stride 2 and an
-identity block of 16 channels. Takes a few minutes on two cores.
+identity block of 16 channels. Training takes a few minutes at most.
 
     digits.py --output models/
     digits.py --evaluate models/digits.safetensors
@@ -56,7 +56,7 @@ def normalise(images):
 
 
 def augment(images, generator):
-    """Turn, scale and shift each image a little (a pixel, 10 degrees, 10 %), and add noise."""
+    """Rotate, scale and shift each image slightly (10 degrees, 10 %, 1 pixel), and add noise."""
     count = len(images)
 
     def random(span):

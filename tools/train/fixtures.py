@@ -3,14 +3,14 @@
 
     fixtures.py --models models/ --output tests/data/
 
-Beside each network that can be converted stands an .npz of the same name:
+For each network that can be converted, also writes an .npz of the same name:
 
     images         uint8 NHWC, 4 images
-    input          float32, what the network was fed: the images normalised
-    logits         float32, what ONNX Runtime answered, before the softmax
-    probabilities  float32, after it, where the graph ends in a softmax
+    input          float32, the network's input: the normalized images
+    logits         float32, ONNX Runtime's scores before the softmax
+    probabilities  float32, after the softmax, if the graph ends in one
 
-The networks that a converter must refuse have none.
+Networks that the converter must reject have none.
 """
 
 import argparse
@@ -35,7 +35,7 @@ LARGEST_FILE = 100_000
 
 
 def torchscript(model, shape, folded=True, dynamic=None):
-    """Export with the TorchScript exporter; not folded, it keeps batch norm as it is."""
+    """Export with the TorchScript exporter; keeps batch norm unless `folded`."""
     mode = torch.onnx.TrainingMode.EVAL if folded else torch.onnx.TrainingMode.PRESERVE
     buffer = io.BytesIO()
     torch.onnx.export(
@@ -57,7 +57,7 @@ def dynamo(model, shape):
     """Export with the torch.export-based exporter, weights inside the file."""
     program = torch.onnx.export(model, (torch.zeros(shape),), dynamo=True, verbose=False)
     exported = program.model_proto
-    # The exporter notes where in which source file each node came from: not ours to publish.
+    # The exporter records the source file and line of each node, which must not be published.
     for item in [*exported.graph.node, *exported.graph.value_info]:
         for index in reversed(range(len(item.metadata_props))):
             if "stack_trace" in item.metadata_props[index].key:
@@ -168,7 +168,7 @@ def good(folder, models):
     model = networks.randomise(networks.Bottlenecks(), shape, 4)
     identity = model.layer1[1]
     for norm in [model.bn1, identity.bn1, identity.bn2]:
-        norm.weight.data.mul_(4.0)  # so that ReLU6 does clip
+        norm.weight.data.mul_(4.0)  # so that ReLU6 clips
     graph = torchscript(model, shape, dynamic=batch)
     folder.network("bottleneck", graph, images, unit(images))
 
@@ -196,7 +196,7 @@ def good(folder, models):
 
 
 def refused(folder):
-    """The networks that a converter must refuse, each for one reason."""
+    """The networks that the converter must reject, each for one reason."""
     shape = (1, 3, 8, 8)
     torch.manual_seed(6)
     folder.model("unsupported-lstm", torchscript(networks.Recurrent().eval(), shape))
@@ -223,7 +223,7 @@ def refused(folder):
 
 
 def checkpoints(folder):
-    """One network as f32, bf16 and f16, of values that all three types hold exactly."""
+    """One network as f32, bf16 and f16, with values that all three types represent exactly."""
     torch.manual_seed(8)
     shape = (1, 3, 8, 8)
     model = networks.randomise(ResNet(3, 4, [(4, 1, 1)], 3), shape, 8)

@@ -1,4 +1,4 @@
-"""An ONNX graph built by hand in the manner of tf2onnx, from a Keras network."""
+"""An ONNX graph, built by hand as tf2onnx writes it for a Keras network."""
 
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
@@ -32,11 +32,11 @@ class Graph:
         return self.node("Constant", [], value=numpy_helper.from_array(np.asarray(values)))
 
     def identity(self, values):
-        """Add a weight as an initializer behind an Identity node."""
+        """Add a weight as an initializer, followed by an Identity node."""
         return self.node("Identity", [self.initializer(values)])
 
     def normal(self, *shape):
-        """Random weights of He's deviation, the fan-in being all but the first dimension."""
+        """Random weights with He's standard deviation; the first dimension is not part of the fan-in."""
         deviation = np.sqrt(2.0 / np.prod(shape[1:]))
         return (self.random.standard_normal(shape) * deviation).astype(np.float32)
 
@@ -45,9 +45,9 @@ class Graph:
         return self.random.uniform(low, high, count).astype(np.float32)
 
     def convolution(self, x, inputs, outputs, kernel, stride, store):
-        """Pad as Keras' SAME does for even sizes, then convolve, then batch norm.
+        """Pad as Keras's SAME does for even sizes, then convolve, then batch norm.
 
-        With stride 1 the padding is the convolution's own attribute, with stride 2 a Pad
+        With stride 1, the padding is an attribute of the convolution; with stride 2, a Pad
         node before it that pads below and to the right only."""
         pads = [0, 0, 0, 0]
         if kernel == 3 and stride == 1:

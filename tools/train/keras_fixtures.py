@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Write the fixtures that Keras and tf2onnx save: small networks, untrained, with their answers.
+"""Write the Keras and tf2onnx fixtures: small untrained networks with their answers.
 
-    pip install -r tools/train/keras-requirements.txt       # a virtual environment of its own
+    pip install -r tools/train/keras-requirements.txt       # in a separate virtual environment
     keras_fixtures.py --output tests/data/
 
-Each network is saved by Keras 3 (.keras, .h5), by Keras 2 (the package tf_keras) or by tf2onnx, and
-beside it stands an .npz as fixtures.py writes it, with Keras' answers. With --full the networks of
-MLPerf Tiny that are not residual are written in their real size, for measuring; they do not belong
-into the repository.
+Each network is saved by Keras 3 (.keras, .h5), by Keras 2 (the package tf_keras) or by tf2onnx, with an
+.npz as fixtures.py writes it, which contains Keras's answers. With --full, writes the networks of MLPerf
+Tiny that are not residual in their original size, for measurements; these do not belong in the
+repository.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def depthwise(keras, x, filters, stride=1):
 
 
 def residual(keras):
-    """Identity block, projection block, and layers that Keras alone has.
+    """Identity block, projection block, and layers that only Keras has.
 
     Its input is pixels of 0..255; one activation layer is called twice."""
     layers = keras.layers
@@ -70,7 +70,7 @@ def residual(keras):
 
 
 def sequential(keras):
-    """A chain with pooling, an adapted normalisation, and an activation that is a layer."""
+    """A chain with pooling, an adapted normalization, and an activation as a layer."""
     layers = keras.layers
     normalisation = layers.Normalization()
     normalisation.adapt(np.random.default_rng(1).uniform(0, 255, (64, 3)).astype(np.float32))
@@ -142,7 +142,7 @@ def inverted_residual(keras):
 
 
 def randomise(model, seed):
-    """Weights that make a network's activations neither vanish nor explode; the same in Keras 2 and 3."""
+    """Random weights that keep activations in range; the same in Keras 2 and 3."""
     random = np.random.default_rng(seed)
     for layer in model.layers:
         if "Normalization" == type(layer).__name__:
@@ -176,7 +176,7 @@ def build(keras, network, seed, **options):
 
 
 def random_images(shape, seed, count=4):
-    """Random uint8 tensors, smooth in part where they are images."""
+    """Random uint8 tensors; images are partly smooth."""
     random = np.random.default_rng(seed)
     if len(shape) == 1:
         return random.integers(0, 256, (count, 1, 1, *shape)).astype(np.uint8)
@@ -274,7 +274,7 @@ def small(folder):
 
 
 def full(folder):
-    """The networks in their real size."""
+    """The networks in their original size."""
     networks = [
         ("mobilenet-full", mobilenet, {"size": 96, "filters": 8, "widths": WIDTHS}),
         ("ds-cnn-full", ds_cnn, {"filters": 64, "blocks": 4}),

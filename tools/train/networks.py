@@ -1,4 +1,4 @@
-"""Small untrained networks for the importers' fixtures, written as people write them."""
+"""Small untrained networks for the importers' fixtures, in common coding styles."""
 
 import torch
 from torch import nn
@@ -73,7 +73,7 @@ class Bottleneck(nn.Module):
 
 
 class Bottlenecks(nn.Module):
-    """ResNet-50's shape in small on 16x16 RGB: max-pooled stem, ReLU6 in the stem and in
+    """A small ResNet-50 on 16x16 RGB: max-pooled stem, ReLU6 in the stem and in
     the identity block."""
 
     def __init__(self):
@@ -106,7 +106,7 @@ def separable(inputs, outputs, stride):
 
 
 def depthwise():
-    """MobileNet's chain in small on 16x16 RGB, ending in an average pool, two dense layers
+    """A small MobileNet on 16x16 RGB that ends in an average pool, two dense layers
     on the flattened 2x2x16 and softmax."""
     return nn.Sequential(
         nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False),
@@ -124,8 +124,8 @@ def depthwise():
 
 
 def keywords(filters=8, blocks=1):
-    """MLPerf Tiny's DS-CNN: 64 and 4 are the original's. A kernel of 10 x 4 pads as TensorFlow
-    does, and the pooling leaves out the last of 25 rows."""
+    """MLPerf Tiny's DS-CNN; the original has 64 filters and 4 blocks. A 10x4 kernel is padded as
+    in TensorFlow, and the pooling leaves out the last of 25 rows."""
     return nn.Sequential(
         nn.ZeroPad2d((1, 1, 4, 5)),
         nn.Conv2d(1, filters, (10, 4), 2, bias=False),
@@ -149,7 +149,7 @@ def autoencoder(inputs=40, width=16, narrow=4, depth=2):
 
 
 class InvertedResidual(nn.Module):
-    """A block as MobileNetV2 has it: expanded, depthwise, projected without an activation."""
+    """A MobileNetV2 block: expanded, depthwise, projected without an activation."""
 
     def __init__(self, channels, width):
         super().__init__()
@@ -191,7 +191,7 @@ class Concat(nn.Module):
 
 
 class Recurrent(nn.Module):
-    """A convolution whose rows are read by an LSTM."""
+    """An LSTM that reads the rows of a convolution."""
 
     def __init__(self):
         super().__init__()
@@ -206,7 +206,7 @@ class Recurrent(nn.Module):
 
 
 class Plain(nn.Module):
-    """One convolution (of that many groups), ReLU, global average pooling and a dense layer."""
+    """Two convolutions (the second with `groups` groups), ReLU, global average pooling and a dense layer."""
 
     def __init__(self, groups=1):
         super().__init__()
@@ -222,8 +222,8 @@ class Plain(nn.Module):
 
 def randomise(model, shape, seed, gain=2.0):
     """Give an untrained network varied batch-norm parameters, statistics that fit its
-    activations, and dense weights larger by `gain`, so that its outputs spread; leaves
-    it in evaluation mode."""
+    activations, and dense weights multiplied by `gain`, so that its outputs differ;
+    leaves it in evaluation mode."""
     generator = torch.Generator().manual_seed(seed)
 
     def uniform(like, low, high):

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Write the calibration images for CIFAR-10 networks that ship with the repository.
+"""Write the calibration images for CIFAR-10 networks that are part of the repository.
 
     photos.py --output models/
 
-Calibration needs images that look like those of the task, not those of the task: here random squares of four
-of scikit-image's bundled photographs, small as CIFAR-10's. Their licences: astronaut and hubble_deep_field
-are NASA's, in the public domain; coffee and rocket are CC0. Writes cifar10-calibration.npz: `images`, uint8
-of shape (200, 32, 32, 3).
+Calibration needs images that resemble those of the task, but they need not come from its data set. These are
+random squares of four of scikit-image's bundled photographs, reduced to CIFAR-10's size. Their licences:
+astronaut and hubble_deep_field are NASA's, in the public domain; coffee and rocket are CC0. Writes
+cifar10-calibration.npz: `images`, uint8 of shape (200, 32, 32, 3).
 """
 
 import argparse

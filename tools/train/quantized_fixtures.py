@@ -1,19 +1,19 @@
 #!/usr/bin/env python3
-"""Write the ONNX importer's quantized fixtures: a small untrained residual network, exported by
-PyTorch and quantized by ONNX Runtime, with its answers.
+"""Write the ONNX importer's quantized fixtures: a small untrained residual network with its answers,
+exported by PyTorch and quantized by ONNX Runtime.
 
     quantized_fixtures.py --output tests/data/
 
-Beside each network that can be converted stands an .npz of the same name:
+For each network that can be converted, also writes an .npz of the same name:
 
     images            uint8 NHWC, 4 images
-    logits            float32, what ONNX Runtime answered
-    LAYER.weights     int8, the layer's weights as the file has them, OHWI
+    logits            float32, ONNX Runtime's answers
+    LAYER.weights     int8, the layer's weights in the file, OHWI
     LAYER.scales      float32, their scales
-    LAYER.bias        int32, its biases as the file has them
-    LAYER.output      float32, scale and int8 zero point of what follows the layer
+    LAYER.bias        int32, its biases in the file
+    LAYER.output      float32, scale and int8 zero point of the layer's output
 
-The networks that a converter must refuse have none.
+Networks that the converter must reject have none.
 """
 
 import argparse
@@ -63,7 +63,7 @@ def static(model, inputs, **settings):
 
 
 def dynamic(model):
-    """The model with int8 weights and activations that are quantized as they come."""
+    """The model with int8 weights and activations that are quantized at run time."""
     with tempfile.TemporaryDirectory() as folder:
         source, target = pathlib.Path(folder) / "float.onnx", pathlib.Path(folder) / "int8.onnx"
         onnx.save(model, source)
@@ -72,7 +72,7 @@ def dynamic(model):
 
 
 def parameters(model):
-    """What the file says of each layer's weights, biases and output."""
+    """Weights, biases and output scale of each layer in the file."""
     constants = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
     makers = {output: node for node in model.graph.node for output in node.output}
     found = {}
@@ -80,7 +80,7 @@ def parameters(model):
         if node.op_type not in ("Conv", "Gemm"):
             continue
         weights, bias = (makers[name].input for name in node.input[1:3])
-        # /layer1/layer1.0/conv1/Conv: each module's path in full, the operator last
+        # /layer1/layer1.0/conv1/Conv: the full path of each module, then the operator
         modules = []
         for module in node.name.strip("/").split("/")[:-1]:
             if modules and module.startswith(f"{modules[-1]}."):
@@ -145,11 +145,11 @@ def main():
     folder.model("qoperator", static(exported, many, quant_format=QuantFormat.QOperator, **INT8))
     folder.model("quantized-dynamically", dynamic(exported))
 
-    # PyTorch's exporter with no settings at all: the weights lie beside the graph
+    # PyTorch's exporter with default settings: the weights are in a second file
     name = "dynamo-default"
     torch.onnx.export(model, (torch.zeros(shape),), folder.path / f"{name}.onnx")
     graph = onnx.load(folder.path / f"{name}.onnx", load_external_data=False)
-    # it notes where in which source file each node came from: not ours to publish
+    # it records the source file and line of each node, which must not be published
     for item in [*graph.graph.node, *graph.graph.value_info]:
         for index in reversed(range(len(item.metadata_props))):
             if "stack_trace" in item.metadata_props[index].key:

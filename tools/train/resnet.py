@@ -34,8 +34,8 @@ class BasicBlock(nn.Module):
 class ResNet(nn.Module):
     """Stem, stages `layer1`, `layer2`, ... of basic blocks, global average pooling, `fc`.
 
-    `channels` is the stem's width, `stages` a list of (width, blocks, stride): the stride
-    is that of the stage's first block.
+    `channels` is the width of the stem, `stages` a list of (width, blocks, stride), where
+    the stride applies to the stage's first block.
     """
 
     def __init__(self, input_channels, channels, stages, classes):
@@ -62,7 +62,7 @@ class ResNet(nn.Module):
 
 
 def parameter_groups(model, weight_decay):
-    """Weight decay on convolution and dense weights, none on biases and batch norm."""
+    """Weight decay for convolution and dense weights, none for biases and batch norm."""
     weights = [p for p in model.parameters() if p.dim() > 1]
     others = [p for p in model.parameters() if p.dim() <= 1]
     return [
@@ -92,7 +92,7 @@ def cast(state, dtype):
 def save(path, state, dtype, metadata):
     """Write a safetensors file whose floating-point tensors have type `dtype`."""
     written = serialize(cast(state, dtype), metadata)
-    # The library writes the metadata in random order; in ours, equal files are equal bytes.
+    # The library writes the metadata in random order. Rewrite it, so that output is reproducible.
     end = 8 + int.from_bytes(written[:8], "little")
     header = json.loads(written[8:end])
     header["__metadata__"] = metadata

@@ -1,20 +1,20 @@
 #!/usr/bin/env python3
-"""Write the TensorFlow Lite importer's fixtures: small untrained Keras networks, converted, with
-their answers.
+"""Write the TensorFlow Lite importer's fixtures: small converted untrained Keras networks with their
+answers.
 
     tflite_fixtures.py --output tests/data/
 
-needs tensorflow-cpu 2.21.0 and ai-edge-litert 2.3.0. Beside each network that can be converted
-stands an .npz of the same name:
+Needs tensorflow-cpu 2.21.0 and ai-edge-litert 2.3.0. For each network that can be converted, also
+writes an .npz of the same name:
 
     images         uint8 NHWC, 4 images
-    logits         float32, LiteRT's reference kernels' answers before the softmax
-    probabilities  float32, after it, where the network ends in one
+    logits         float32, scores of LiteRT's reference kernels before the softmax
+    probabilities  float32, after the softmax, if the network ends in one
 
-and, of those with int8 activations,
+and, for networks with int8 activations,
 
-    scores         int8, the last layer's output before the softmax, as it is in memory
-    output         int8 (or uint8, float32), the network's output, as it is in memory
+    scores         int8, the bytes of the last layer's output before the softmax
+    output         int8 (or uint8, float32), the bytes of the network's output
 """
 
 import argparse
@@ -49,7 +49,7 @@ def block(x, width, stride):
 
 
 def residual():
-    """A residual network as MLPerf Tiny has one: pixels of 0..255, pooling over the whole image."""
+    """A residual network like MLPerf Tiny's: pixels of 0..255, pooling over the whole image."""
     x = inputs = keras.Input((8, 8, 3), batch_size=1)
     x = layers.Conv2D(4, 3, 1, "same", use_bias=False)(x)
     x = layers.ReLU()(layers.BatchNormalization()(x))
@@ -61,8 +61,8 @@ def residual():
 
 
 def mobile(rescaled):
-    """Depthwise convolutions with ReLU6, pooling of both kinds, two dense layers, an open batch; pixels are
-    scaled by the network or by whoever feeds it."""
+    """Depthwise convolutions with ReLU6, both kinds of pooling, two dense layers, an open batch; pixels are
+    scaled by the network or by the caller."""
     x = inputs = keras.Input((12, 12, 3))
     if rescaled:
         x = layers.Rescaling(1 / 127.5, -1)(x)
@@ -94,7 +94,7 @@ def option_a():
 
 
 def gated():
-    """Refused: squeeze and excitation."""
+    """Rejected: squeeze-and-excitation."""
     x = inputs = keras.Input((8, 8, 3), batch_size=1)
     x = layers.Conv2D(4, 3, padding="same", activation="relu")(x)
     y = layers.GlobalAveragePooling2D(keepdims=True)(x)
@@ -104,7 +104,7 @@ def gated():
 
 
 def randomise(model, seed):
-    """Random weights and batch norms that keep activations' sizes about the same."""
+    """Random weights and batch norms that keep activations in a similar range."""
     random = np.random.default_rng(seed)
     for layer in model.layers:
         weights = []
@@ -125,7 +125,7 @@ def randomise(model, seed):
 
 
 def random_images(shape, seed, count=IMAGES):
-    """Random uint8 images of (height, width, channels), smooth in part."""
+    """Random uint8 images of (height, width, channels), partly smooth."""
     random = np.random.default_rng(seed)
     height, width, channels = shape
     coarse = random.integers(0, 256, (count, height // 4, width // 4, channels))
@@ -163,7 +163,7 @@ INT8 = {
 
 
 def run(file, images, unit=1.0):
-    """Every tensor of the graph for each image times unit, by LiteRT's reference kernels."""
+    """Every tensor of the graph, computed by LiteRT's reference kernels for each image times `unit`."""
     interpreter = Interpreter(
         model_content=file,
         experimental_op_resolver_type=OpResolverType.BUILTIN_REF,
@@ -191,7 +191,7 @@ def op_tensor(interpreter, operator):
 
 
 def reals(values, scale, zero):
-    """What quantized values stand for."""
+    """The real values of quantized values."""
     if scale == 0:
         return values.astype(np.float32)
     return ((values.astype(np.float64) - zero) * scale).astype(np.float32)
@@ -236,7 +236,7 @@ class Folder:
 
 
 def edited(file, edit):
-    """A file with something changed in its tables."""
+    """A file with changed tables."""
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(file, 0))
     edit(model)
     builder = flatbuffers.Builder(len(file))
@@ -245,7 +245,7 @@ def edited(file, edit):
 
 
 def not_finite(model):
-    """Makes a weight of the first convolution NaN."""
+    """Set a weight of the first convolution to NaN."""
     graph = model.subgraphs[0]
     weights = graph.tensors[graph.operators[0].inputs[1]]
     buffer = model.buffers[weights.buffer]
@@ -263,7 +263,7 @@ def main():
     folder = Folder(parser.parse_args().output)
 
     model = randomise(residual(), 1)
-    # pixels are up to 255, activations about 1
+    # pixels go up to 255, activations are about 1
     model.layers[1].set_weights([model.layers[1].get_weights()[0] / 128])
     images = random_images((8, 8, 3), 1)
     floats = convert(model)

@@ -3,9 +3,9 @@
 
     torch_fixtures.py --output tests/data/
 
-`tiny-f32.safetensors` and `tiny.npz`, which fixtures.py writes, must be there: the `tiny-*`
-files written here hold the same network. The legacy format names storages by their addresses,
-so that its files differ from run to run in these names.
+Run fixtures.py first: the `tiny-*` files written here contain the network of its
+`tiny-f32.safetensors`. The legacy format names storages by their addresses, so its files
+differ in these names from run to run.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from resnet import ResNet, load
 
 
 class Narrow(TorchvisionResNet):
-    """torchvision's ResNet with a thirty-second of its channels."""
+    """torchvision's ResNet with 1/32 of its channels."""
 
     def __init__(self, block, layers, classes):
         super().__init__(block, layers)
@@ -47,7 +47,7 @@ def save(folder, name, content, note, **options):
 
 
 def trained(model):
-    """The model's optimizer and schedule after a step, as training programs save them."""
+    """Optimizer and schedule of the model after a step, as training programs save them."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [100, 150])
     model(torch.zeros(1, 3, 8, 8)).sum().backward()
@@ -59,7 +59,7 @@ def trained(model):
 
 
 def strided(state):
-    """The same tensors as views: of one row, of a transposed matrix, channels last, every second."""
+    """The same tensors as views: of one row, of a transposed matrix, channels last, every second element."""
     views = OrderedDict()
     row = torch.cat([torch.zeros(7), *(value.flatten() for value in state.values())])
     at = 7
@@ -114,7 +114,7 @@ def tiny(folder):
 
 
 def families(folder):
-    """Networks that are recognised by their tensors' names."""
+    """Networks that are recognized by their tensor names."""
     torch.manual_seed(3)
     shape = (1, 3, 8, 8)
     model = networks.randomise(networks.OptionA(), shape, 3)
@@ -137,7 +137,7 @@ def families(folder):
 
 
 def refused(folder):
-    """What torch writes besides weights."""
+    """Files that torch writes and that are not weights."""
     model = nn.Sequential(nn.Conv2d(1, 2, 3)).eval()
     save(folder, "whole-model.pt", model, "zip, a module")
     torch.jit.trace(model, torch.zeros(1, 1, 4, 4)).save(str(folder.path / "torchscript.pt"))

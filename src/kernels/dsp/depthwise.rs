@@ -8,13 +8,13 @@
 //!
 //! A word of the input and a word of the weights (HWC) hold the same four channels, so nothing has to be
 //! rearranged; `SXTB16` widens two of them at a time and `SMLABB`, `SMLATT` (which the compiler knows)
-//! multiply the halves. Channels that are left over go one by one.
+//! multiply the halves. The last channels, if fewer than four, are padded with zeros.
 
 use super::epilogue::Epilogue;
 use super::primitives::{high, low, sxtb16, sxtb16_ror8};
 use crate::base::quantization::Addition;
-use crate::kernels::Kernels;
 use crate::kernels::algorithms::Convolution;
+use crate::kernels::set::Kernels;
 use crate::ops::Conv2d;
 
 /// Depthwise convolutions.
@@ -65,7 +65,7 @@ fn conv2d(layer: &Conv2d<'_>, addition: Option<&Addition>, input: &[&[i8]], outp
 }
 
 /// The sums of four channels from `first` on, over the window that starts at column `left`; those
-/// beyond the last channel are of no use.
+/// beyond the last channel are not used.
 #[inline(always)]
 fn sums(layer: &Conv2d<'_>, rows: &[&[i8]], left: isize, first: usize) -> [i32; 4] {
     let channels = usize::from(layer.input.channels).max(1);
@@ -92,7 +92,7 @@ fn sums(layer: &Conv2d<'_>, rows: &[&[i8]], left: isize, first: usize) -> [i32; 
     sums
 }
 
-/// Four bytes from `first` on, zeros where there are no more.
+/// Four bytes from `first` on, padded with zeros.
 #[inline(always)]
 fn four(bytes: &[i8], first: usize) -> u32 {
     let bytes = bytes.get(first..).unwrap_or_default();

@@ -7,11 +7,13 @@
 //!         for each part of the window:                          (as many kernel rows as fit)
 //!             values = the part of four windows, as pairs of int16         (widen)
 //!             for each two output channels: sums += values . weights       (products::packed)
-//!         round, and store what lies inside the row
+//!         round, and store the pixels inside the row
 //! ```
 //!
 //! The bytes under a kernel row go four at a time: `SXTB16` gives bytes 0 and 2 as a pair of taps, `SXTB16 ROR #8`
-//! bytes 1 and 3. Where they are not whole words, what lies behind them in the row is taken too and weighs nothing.
+//! bytes 1 and 3. Where they are not whole words, the bytes after them are loaded too: the following pixels of the row,
+//! or zeros. Packed weights are zero there; if an untrusted blob has others, its outputs still depend on its image
+//! alone.
 
 use super::epilogue::Epilogue;
 #[cfg(skipstone_dsp)]
@@ -19,8 +21,8 @@ use super::primitives::assembly;
 use super::products::{COLUMNS, packed};
 use crate::base::quantization::Addition;
 use crate::base::shape::Window;
-use crate::kernels::Kernels;
 use crate::kernels::algorithms::{Convolution, Filters};
+use crate::kernels::set::Kernels;
 use crate::ops::Conv2d;
 
 /// Words that a part may have, if it has more than one kernel row.
@@ -55,8 +57,8 @@ const fn span(window: &Window) -> usize {
     (COLUMNS - 1) * window.stride[1] as usize + window.kernel[1] as usize
 }
 
-/// Words in which the pixels under four windows are put together, where pixels are not whole words: with one to
-/// spare.
+/// Words of the copy of the pixels under four windows, needed where pixels are not whole words; one is spare, because
+/// the last window's last word may reach beyond the pixels.
 const fn edge_words(window: &Window, channels: usize) -> usize {
     if channels.is_multiple_of(4) { 0 } else { (span(window) * channels).div_ceil(4) + 1 }
 }
@@ -120,7 +122,7 @@ impl Convolution for Direct {
         let [channels, outputs] = [layer.input.channels, layer.output.channels].map(usize::from);
         let tiles = usize::from(layer.output.height) * usize::from(layer.output.width).div_ceil(COLUMNS);
         let pairs = pairs(&layer.window, channels);
-        // of four windows, row by row; if pixels are not whole words, the edges are put together first
+        // of four windows, row by row; if pixels are not whole words, the edges are copied first
         let edges = if channels.is_multiple_of(4) { 0 } else { 300 };
         let widen = 12 * pairs + 100 * usize::from(layer.window.kernel[0]) + edges;
         let parts = pairs.div_ceil(96);
@@ -153,10 +155,16 @@ fn conv2d(
     let height = usize::from(window.kernel[0]);
     let rows_of_part = part_rows(window, channels);
     let twos = outputs.div_ceil(2);
-    let Some((sums, rest)) = scratch.split_at_mut_checked(2 * COLUMNS * twos) else { return };
+    let Some((sums, rest)) = scratch.split_at_mut_checked(2 * COLUMNS * twos) else {
+        debug_assert!(false, "scratch memory is too short for the sums");
+        return;
+    };
     let row_words = row_words(window, channels);
     let values_len = 2 * COLUMNS * row_words * rows_of_part;
-    let Some((values, edge)) = rest.split_at_mut_checked(values_len) else { return };
+    let Some((values, edge)) = rest.split_at_mut_checked(values_len) else {
+        debug_assert!(false, "scratch memory is too short for the values");
+        return;
+    };
     let sums: &mut [i32] = bytemuck::cast_slice_mut(sums);
     let weights: &[u32] = bytemuck::try_cast_slice(layer.weights).unwrap_or_default();
     for (y, row) in output.iter_mut().enumerate() {
@@ -190,14 +198,18 @@ fn begin(bias: &[i32], sums: &mut [i32]) {
     }
 }
 
-/// Widens a part of the windows of four pixels from `x` on; see [`widen_edge`] for `edge`.
+/// Widens a part of the windows of four pixels, the first at column `x`; see [`widen_edge`] for `edge`.
 #[inline(never)]
 fn widen(layer: &Conv2d<'_>, rows: &[&[i8]], x: usize, values: &mut [u32], edge: &mut [u32]) {
     let channels = layer.padding_pixel.len();
     let words = row_words(&layer.window, channels);
-    // none where pixels are whole words, however much there is
-    let Some(edge) = edge.get_mut(..edge_words(&layer.window, channels)) else { return };
+    // empty where pixels are whole words, whatever the length of the rest of the scratch memory
+    let Some(edge) = edge.get_mut(..edge_words(&layer.window, channels)) else {
+        debug_assert!(false, "scratch memory is too short for the edge");
+        return;
+    };
     if words == 0 || values.len() < 2 * COLUMNS * words * rows.len() {
+        debug_assert!(false, "no channels, or values too short for a part");
         return;
     }
     let left = layer.window.first_column(x);
@@ -206,7 +218,9 @@ fn widen(layer: &Conv2d<'_>, rows: &[&[i8]], x: usize, values: &mut [u32], edge:
     let end = start.wrapping_add((COLUMNS - 1) * step + 4 * words);
     let mut to = values.as_mut_ptr();
     for row in rows {
-        // SAFETY: so many words lie in the row, and each has two in the values.
+        // SAFETY: `values` has `2 * COLUMNS * words` words for each of `rows` (checked above) and `to` is this row's
+        // first; `words` is at least 1. `end`, the end of the last window's words, is inside the row where it is read;
+        // `edge` has `edge_words` words where it is not.
         #[allow(unsafe_code)]
         unsafe {
             if left >= 0 && end <= row.len() {
@@ -220,14 +234,27 @@ fn widen(layer: &Conv2d<'_>, rows: &[&[i8]], x: usize, values: &mut [u32], edge:
     }
 }
 
-/// As [`widen`], of a row over whose ends the windows reach, the first from column `left` on. They are taken pixel by
-/// pixel; where pixels are not whole words, those under the windows are put together in `edge` first.
+/// As [`widen`], for a row whose ends the windows overlap, the first from column `left` on. Windows are read pixel by
+/// pixel; where pixels are not whole words, those under the windows are copied to `edge` first.
+///
+/// # Safety
+/// `to` is aligned and writable for `2 * COLUMNS * row_words` words, which neither `row` nor `edge` overlaps. `edge`
+/// has [`edge_words`] words. The layer has at least one channel.
 #[inline(never)]
 #[allow(unsafe_code)]
 unsafe fn widen_edge(layer: &Conv2d<'_>, row: &[i8], left: isize, edge: &mut [u32], mut to: *mut u32) {
     let channels = layer.padding_pixel.len();
     let stride = usize::from(layer.window.stride[1]);
-    // SAFETY: the caller's; so many words lie in the row, the edge or the padding pixel.
+    // The pixels end in these two words, of which the last window reads: its bytes after the last pixel must not depend
+    // on earlier steps, because an untrusted blob can have weights for them.
+    if let [.., last, spare] = edge {
+        (*last, *spare) = (0, 0);
+    }
+    // SAFETY: `to` has `2 * COLUMNS` words for each of the `row_words` words of a window (contract), of which there is
+    // one at least. With an edge, the last window begins `kernel[1]` pixels before the end of the span that `edge`
+    // holds, and rounding that up to whole words stays within its spare word. Without one, channels are a multiple of
+    // 4, so that a pixel is `channels / 4` words, and `start` is at least a pixel before the row's end, or the padding
+    // pixel is read.
     unsafe {
         if !edge.is_empty() {
             lay_edge(layer, row, left, bytemuck::cast_slice_mut(edge));
@@ -238,7 +265,7 @@ unsafe fn widen_edge(layer: &Conv2d<'_>, row: &[i8], left: isize, edge: &mut [u3
             let at = |window: usize| {
                 let start =
                     (column.wrapping_add_unsigned(window * stride)).cast_unsigned().wrapping_mul(channels);
-                // before the row this is more than any length
+                // a column before the row wraps to more than any length
                 if start < (row.len() + 1).saturating_sub(channels) {
                     row.as_ptr().wrapping_add(start)
                 } else {
@@ -251,13 +278,15 @@ unsafe fn widen_edge(layer: &Conv2d<'_>, row: &[i8], left: isize, edge: &mut [u3
     }
 }
 
-/// Puts the pixels of a row from column `left` on together that lie under four windows, and what pads it.
+/// Copies the pixels of a row under four windows, the first from column `left` on, and the padding around them.
 fn lay_edge(layer: &Conv2d<'_>, row: &[i8], left: isize, edge: &mut [i8]) {
     let channels = layer.padding_pixel.len().max(1);
     let mut copy = |pixel: usize, from: &[i8]| {
         let to = edge.get_mut(pixel * channels..).unwrap_or_default();
+        debug_assert!(from.len() <= to.len(), "a pixel beyond the edge");
         if from.len() <= to.len() {
-            // SAFETY: both are as long.
+            // SAFETY: `to` is at least as long as `from` (checked above), and borrowed mutably, so that they do not
+            // overlap.
             #[allow(unsafe_code)]
             unsafe {
                 core::ptr::copy_nonoverlapping(from.as_ptr(), to.as_mut_ptr(), from.len());
@@ -275,13 +304,18 @@ fn lay_edge(layer: &Conv2d<'_>, row: &[i8], left: isize, edge: &mut [i8]) {
 }
 
 /// `words` words of each of four windows as pairs of int16: bytes 0 and 2 of all four, then bytes 1 and 3.
+///
+/// # Safety
+/// `words` is at least 1. `a`, `b`, `c` and `d` are readable for `words` words, of any alignment. `to` is aligned and
+/// writable for `2 * COLUMNS * words` words, which overlap none of those read.
 #[cfg(not(skipstone_dsp))]
 #[allow(unsafe_code)]
 unsafe fn spread(a: *const i8, b: *const i8, words: usize, to: *mut u32, c: *const i8, d: *const i8) {
     use super::primitives::{sxtb16, sxtb16_ror8};
     for word in 0..words {
         for (column, from) in [a, b, c, d].into_iter().enumerate() {
-            // SAFETY: the caller's.
+            // SAFETY: `word` is below `words`, for which all windows are readable, `column` below COLUMNS: `to` has
+            // `2 * COLUMNS` words for this `word` (contract).
             unsafe {
                 let bytes = from.cast::<u32>().add(word).read_unaligned();
                 to.add(2 * COLUMNS * word + column).write(sxtb16(bytes));
@@ -291,6 +325,11 @@ unsafe fn spread(a: *const i8, b: *const i8, words: usize, to: *mut u32, c: *con
     }
 }
 
+/// The same: its portable twin is above.
+///
+/// # Safety
+/// `words` is at least 1. `a`, `b`, `c` and `d` are readable for `words` words, of any alignment. `to` is aligned and
+/// writable for `2 * COLUMNS * words` words, which overlap none of those read.
 #[cfg(skipstone_dsp)]
 #[allow(unsafe_code)]
 #[unsafe(naked)]

@@ -1,14 +1,14 @@
 //! From sums to int8 values, in as few instructions as the layer's rounding allows.
 //!
 //! `y = clamp(zero_point + ((acc * multiplier + residual + 2^(shift - 1)) >> shift))` needs no 64-bit
-//! arithmetic but one product where the shift is at least 33: the lower word of the sum cannot change
-//! the result, and rounding and zero point are one constant. The way is chosen once for a strip:
+//! arithmetic except one product if the shift is at least 33: the lower word of the sum cannot change
+//! the result, and rounding and zero point are one constant. The form is chosen once for a strip:
 //!
 //! | for | instructions |
 //! |---|---|
 //! | one rounding, whole int8 range (after a ReLU too, whose zero point is -128) | `SMMLA`, `ASR`, `SSAT` |
 //! | the same with a fused addition | `SMLAL` twice, `ASR`, `SSAT` |
-//! | whatever else there is, TensorFlow Lite's roundings too | the reference's |
+//! | everything else, including TensorFlow Lite's roundings | the reference's |
 
 #[cfg(skipstone_dsp)]
 use super::primitives::assembly;
@@ -22,17 +22,17 @@ pub(super) struct Epilogue<'a, 'l> {
     addition: Option<&'l Addition>,
     scale_bits: u8,
     multipliers: &'a [i32],
-    /// The short way, where there is one.
+    /// The short form, if the layer's rounding has one.
     short: Option<Short>,
 }
 
 /// Most rows that are stored at a time.
 const MAX_ROWS: usize = 4;
 
-/// Shifts that the short ways take: above them zero point and rounding might leave their words.
+/// Shifts that the short forms support: above them, zero point and rounding might overflow their words.
 const SHIFTS: core::ops::RangeInclusive<u8> = 33..=50;
 
-/// Largest left shift of a shortcut's values with which 64 bits hold the sum.
+/// Largest left shift of a shortcut's values for which the sum fits 64 bits.
 const MAX_SHORTCUT_SHIFT: u32 = 22;
 
 impl<'a, 'l> Epilogue<'a, 'l> {
@@ -67,10 +67,13 @@ impl<'a, 'l> Epilogue<'a, 'l> {
         })
     }
 
-    /// The output value for a channel's sum; `shortcut` is what stands in the output's place.
+    /// The output value for a channel's sum; `shortcut` is the output's value on entry.
     #[inline(never)]
     pub(super) fn finish(&self, acc: i32, channel: usize, shortcut: i8) -> i8 {
-        let Some(scaling) = self.layer.requantize.scaling(channel) else { return 0 };
+        let Some(scaling) = self.layer.requantize.scaling(channel) else {
+            debug_assert!(false, "no such output channel");
+            return 0;
+        };
         match &self.short {
             Some(short) => short.finish(acc, scaling.multiplier, shortcut),
             None => {
@@ -80,9 +83,9 @@ impl<'a, 'l> Epilogue<'a, 'l> {
         }
     }
 
-    /// Rounds sums, and stores what of them lies inside `rows`, at most four, whose pixels have the layer's
-    /// outputs: for each row, for each of `channels` from `channel` on, the sums of `fours` times four
-    /// pixels from `x` on.
+    /// Rounds sums and stores those inside `rows`, at most four, whose pixels have the layer's output channels. `sums`
+    /// has for each row, for each of `channels` channels from `channel` on, the sums of `fours` times four pixels from
+    /// `x` on. Pixels beyond a row's end are dropped.
     #[inline(never)]
     pub(super) fn store(
         &self,
@@ -92,6 +95,10 @@ impl<'a, 'l> Epilogue<'a, 'l> {
         channel: usize,
         channels: usize,
     ) {
+        debug_assert!(
+            rows.len() <= MAX_ROWS && channel + channels <= self.multipliers.len(),
+            "more rows or channels than there are"
+        );
         let outputs = self.multipliers.len();
         let (pixels, end) = (COLUMNS * fours, channel + channels);
         let reach = (x + pixels) * outputs;
@@ -104,7 +111,10 @@ impl<'a, 'l> Epilogue<'a, 'l> {
         let places = places.get(..rows.len()).unwrap_or_default();
         match (&self.short, self.multipliers.get(channel..end)) {
             (Some(short), Some(multipliers)) if fits && channels > 0 && !places.is_empty() => {
-                // SAFETY: there are as many sums and multipliers, and the last values lie inside the rows.
+                // SAFETY: `fits`: `sums` has `pixels` sums for each row and channel, and `reach`, the end of the
+                // pixels, is inside each row, so that the bytes of all pixels from the row's place on are.
+                // `multipliers` has `channels` of the `outputs` bytes of a pixel, at least one, and a place was written
+                // for each row. The rows are borrowed mutably, so that they overlap neither each other nor the rest.
                 #[allow(unsafe_code)]
                 unsafe {
                     short.store(sums.as_ptr(), places, multipliers, fours, outputs);
@@ -131,13 +141,13 @@ impl<'a, 'l> Epilogue<'a, 'l> {
     }
 }
 
-/// The short way: what `finish` needs, in the order in which the assembly loads it.
+/// The short form: the parameters of `finish`, in the order in which the assembly loads them.
 #[repr(C)]
 struct Short {
     /// Rounding and zero points.
     offset: i64,
     shift: u32,
-    /// 0 where nothing is added.
+    /// 0 if nothing is added.
     shortcut_multiplier: i32,
     shortcut_shift: u32,
     joined: bool,
@@ -154,6 +164,11 @@ impl Short {
 
     /// Stores `fours` times four pixels, `outputs` bytes apart, of each channel that has a multiplier, the
     /// first at the first place; then as many at the second, and so on.
+    ///
+    /// # Safety
+    /// `places` and `multipliers` are not empty, `fours` is at least 1. `sums` is readable for `4 * fours` aligned
+    /// words for each place and multiplier. Each place is readable and writable for `(4 * fours - 1) * outputs +
+    /// multipliers.len()` bytes, which overlap neither those of other places nor anything else that is read.
     #[inline(always)]
     #[allow(unsafe_code)]
     unsafe fn store(
@@ -168,7 +183,8 @@ impl Short {
         {
             let (places, multipliers) = (places.as_ptr_range(), multipliers.as_ptr_range());
             let store = if self.joined { store_joined_m4 } else { store_plain_m4 };
-            // SAFETY: the caller's.
+            // SAFETY: both lists are given by their first and end, neither empty (contract), and the sums and places
+            // are those of this function's contract, which is the assembly's.
             unsafe {
                 store(
                     sums,
@@ -187,7 +203,9 @@ impl Short {
             for (channel, multiplier) in multipliers.iter().enumerate() {
                 let first = (row * multipliers.len() + channel) * COLUMNS * fours;
                 for pixel in 0..COLUMNS * fours {
-                    // SAFETY: the caller's.
+                    // SAFETY: `first + pixel` is below the sums' number, `4 * fours` for each place and multiplier, and
+                    // `pixel` is at most `4 * fours - 1`, `channel` below the number of multipliers: inside the place's
+                    // bytes (contract).
                     unsafe {
                         let sum = sums.add(first + pixel).read();
                         let y = place.add(pixel * outputs + channel);
@@ -207,13 +225,16 @@ fn saturate(value: i32) -> i8 {
 /// The loops of [`Short::store`] around four pixels' instructions.
 ///
 /// r0 sums, r1 output, r2 fours left, r3 multiplier, r4 `outputs`, r5 to r9 the fields of [`Short`]; the
-/// pixels have r10 to lr. `$next` is how the output and the multiplier of the next channel are kept, as
-/// instructions that begin with those of a row (in r10 and r2), take the next into r1 and r3, and compare
-/// with the end.
+/// pixels use r10 to lr. The three literals are instructions that keep the output and the multiplier of the next
+/// channel: they begin with those of a row (in r10 and r2), take the next into r1 and r3, and compare with the end.
 #[cfg(skipstone_dsp)]
 macro_rules! store_m4 {
     ($(#[$doc:meta])* $name:ident, [$begin:literal, $take:literal, $compare:literal], $pixels:literal) => {
         $(#[$doc])*
+        ///
+        /// # Safety
+        /// `places..places_end` and `multipliers..end` are lists of at least one aligned word each, `fours` is at least
+        /// 1, and `short` is valid. Sums, places and multipliers are as [`Short::store`] requires them.
         #[allow(unsafe_code)]
         #[unsafe(naked)]
         unsafe extern "C" fn $name(

@@ -11,8 +11,8 @@ use crate::ops::Dense;
 
 use primitives::{smlad, sxtb16, sxtb16_ror8};
 
-/// Adds the products of input row `row` to the sums, one for each output: four products in a `SMLAD` each
-/// two.
+/// Adds the products of input row `row` to the sums, one for each output: four products in two
+/// `SMLAD`.
 pub(crate) fn dense(layer: &Dense<'_>, row: u16, input: &[i8], sums: &mut [i32]) {
     let row_len = layer.input.row_len().max(1);
     let rows = usize::from(layer.input.height).max(1);

@@ -1,8 +1,8 @@
 //! The two inner loops: sums of products for 4 columns and 2 output channels at a time.
 //!
 //! A *column* is what one output value reads: a pixel's window, or a Winograd tile's transformed values.
-//! Values come as words of two int16, a pair of taps each; the words of a pair's four columns lie side
-//! by side. Eight sums stay in registers, so that every word that is loaded is used twice or four times:
+//! Values come as words of two int16, a pair of taps each; the words of a pair's four columns are
+//! adjacent. Eight sums stay in registers, so that every word that is loaded is used twice or four times:
 //!
 //! ```text
 //! for each pair:                      values: [pair][column 0..4], weights: [pair][channel 0..2]
@@ -14,8 +14,8 @@
 //! Departures from this in the assembly:
 //! 1. Pairs are unrolled, sixteen times in [`packed`], which jumps into the middle of its first round, so
 //!    that any number of pairs is right; eight times in [`wide`], which takes multiples of that.
-//! 2. Eight sums, two weights, two values and two pointers are 14 registers, all that there are:
-//!    whatever else is needed lies on the stack or in a flag. That is why these are naked functions.
+//! 2. Eight sums, two weights, two values and two pointers occupy all 14 registers: the rest of the state
+//!    is on the stack or in a flag. That is why these are naked functions.
 //! 3. All instructions of a pair of [`packed`] are 32 bits long, so that the jump can be computed.
 
 #[cfg(skipstone_dsp)]
@@ -28,21 +28,24 @@ pub(super) const COLUMNS: usize = 4;
 pub(super) const ROUND: usize = 8;
 
 /// Adds the products of `pairs` pairs to `sums`, or to `bias` if there is one for each channel: four columns of one
-/// output channel, then four of the next. The weights are int8: a word holds for both channels what both taps
-/// weigh, (channel 0 tap 0, channel 1 tap 0, channel 0 tap 1, channel 1 tap 1); the next two channels
-/// have the next `pairs` words. The values serve all channels.
+/// output channel, then four of the next. The weights are int8: a word holds the weights of both taps for both
+/// channels, (channel 0 tap 0, channel 1 tap 0, channel 0 tap 1, channel 1 tap 1); the next two channels
+/// have the next `pairs` words. All channels use the same values.
 ///
-/// Where a slice is too short, nothing is done.
+/// `pairs` is at least 1, `sums` has eight sums or more, and the other slices are long enough for them; nothing is
+/// computed otherwise.
 #[inline(always)]
 pub(super) fn packed(values: &[u32], weights: &[u32], bias: &[[i32; 2]], sums: &mut [i32], pairs: usize) {
     let twos = sums.len() / (2 * COLUMNS);
     if pairs == 0 || twos == 0 || values.len() < COLUMNS * pairs || weights.len() < pairs * twos {
+        debug_assert!(false, "no pairs or sums, or values or weights too short");
         return;
     }
     #[cfg(skipstone_dsp)]
     {
-        // SAFETY: the slices hold what is read and written for `twos` times two channels, at least one,
-        // of at least one pair.
+        // SAFETY: `pairs` and `twos` are at least 1, `values` has `COLUMNS * pairs` words, `weights` `pairs` words for
+        // each two channels (all checked above), `sums` `2 * COLUMNS` by the definition of `twos`. `bias` is null or
+        // has an entry for each two channels. `sums` is borrowed mutably, so that it overlaps no other slice.
         #[allow(unsafe_code)]
         unsafe {
             let end = sums.as_mut_ptr().add(2 * COLUMNS * twos);
@@ -71,7 +74,7 @@ pub(super) fn packed(values: &[u32], weights: &[u32], bias: &[[i32; 2]], sums: &
     }
 }
 
-/// Which products add up in a sum: (number, slots) of groups, so many of them, each over so many slots.
+/// Which products add up in a sum: (number, slots), `number` groups of `slots` slots each.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Groups {
     each: &'static [(usize, usize)],
@@ -91,31 +94,37 @@ impl Groups {
         Groups { each, slots, number }
     }
 
+    /// Number of slots of all groups.
     pub(super) const fn slots(&self) -> usize {
         self.slots
     }
 
-    /// Eight for each group.
+    /// Number of sums: eight for each group.
     pub(super) const fn sums(&self) -> usize {
         2 * COLUMNS * self.number
     }
 }
 
 /// Sums of products of int16 values and weights. Each of `groups` has eight sums (as above) over
-/// its slots of `pairs` pairs; all lie one after the other.
+/// its slots of `pairs` pairs; all are stored consecutively.
 /// `weights` has two words for each pair, one for each channel.
 ///
-/// `pairs` is a multiple of [`ROUND`]. Where it is not, or a slice is too short, nothing is done.
+/// `pairs` is a multiple of [`ROUND`], at least that, and the slices are long enough; nothing is computed otherwise.
 #[inline(always)]
 pub(super) fn wide(groups: &Groups, pairs: usize, values: &[u32], weights: &[u32], sums: &mut [i32]) {
     if pairs == 0 || !pairs.is_multiple_of(ROUND) {
+        debug_assert!(false, "pairs are not whole rounds");
         return;
     }
     let all = groups.slots * pairs;
     if values.len() < COLUMNS * all || weights.len() < 2 * all || sums.len() < groups.sums() {
+        debug_assert!(false, "values, weights or sums too short");
         return;
     }
-    // SAFETY: the slices hold what all groups, each of at least one round, read and write.
+    // SAFETY: the slices have the words of all `groups.slots` slots and the sums of all groups (checked above); each
+    // step of the loop moves the pointers past its own groups' share of them. A step's `slots * pairs` is a multiple of
+    // ROUND, at least one, and its number of groups is not zero. `sums` is borrowed mutably, so that it overlaps
+    // neither slice.
     #[allow(unsafe_code)]
     unsafe {
         let (mut values, mut weights, mut sums) = (values.as_ptr(), weights.as_ptr(), sums.as_mut_ptr());
@@ -129,7 +138,12 @@ pub(super) fn wide(groups: &Groups, pairs: usize, values: &[u32], weights: &[u32
     }
 }
 
-/// The portable twin.
+/// The groups' sums, from `sums` to `end`; `rounds` rounds of pairs each.
+///
+/// # Safety
+/// `rounds` is at least 1, and `end` is a multiple of `2 * COLUMNS` words, at least one such, after `sums`. For each
+/// `2 * COLUMNS` words from `sums` to `end`, `values` is readable for `COLUMNS * ROUND * rounds` words and `weights`
+/// for `2 * ROUND * rounds`. `sums` is writable up to `end`. All are aligned; the sums overlap none of the others.
 #[cfg(not(skipstone_dsp))]
 #[allow(unsafe_code)]
 unsafe fn wide_m4(
@@ -144,14 +158,15 @@ unsafe fn wide_m4(
         let mut group = [0; 2 * COLUMNS];
         for _ in 0..ROUND * rounds {
             for (index, sum) in group.iter_mut().enumerate() {
-                // SAFETY: the caller's.
+                // SAFETY: `index % COLUMNS` and `index / COLUMNS` are inside this pair's four values and two weights,
+                // of `ROUND * rounds` pairs for each group (contract).
                 let (value, weight) =
                     unsafe { (values.add(index % COLUMNS).read(), weights.add(index / COLUMNS).read()) };
                 *sum = smlad(value, weight, *sum);
             }
             (values, weights) = (values.wrapping_add(COLUMNS), weights.wrapping_add(2));
         }
-        // SAFETY: the caller's.
+        // SAFETY: `sums` has not reached `end`, up to which `2 * COLUMNS` words for each group are writable (contract).
         unsafe {
             sums.cast::<[u32; 2 * COLUMNS]>().write(group);
         }
@@ -192,6 +207,12 @@ macro_rules! wide_pair {
     };
 }
 
+/// The groups' sums, from `sums` to `end`; `rounds` rounds of pairs each.
+///
+/// # Safety
+/// `rounds` is at least 1, and `end` is a multiple of `2 * COLUMNS` words, at least one such, after `sums`. For each
+/// `2 * COLUMNS` words from `sums` to `end`, `values` is readable for `COLUMNS * ROUND * rounds` words and `weights`
+/// for `2 * ROUND * rounds`. `sums` is writable up to `end`. All are aligned; the sums overlap none of the others.
 #[cfg(skipstone_dsp)]
 #[allow(unsafe_code)]
 #[unsafe(naked)]
@@ -209,7 +230,7 @@ unsafe extern "C" fn wide_m4(
         "str r12, [sp, #12]",
         "sub r0, r0, #4",
         "sub r1, r1, #4",
-        "cmp r12, #2",              // carry, all the time: groups have more than one round
+        "cmp r12, #2",              // carry if a group has more than one round
         ".balign 4",
         "1:",                       // a group: its first pair sets the sums
         wide_pair!(first),
@@ -284,6 +305,13 @@ macro_rules! packed_pair {
     };
 }
 
+/// The sums of two channels at a time, from `sums` to `end`; see [`packed`].
+///
+/// # Safety
+/// `pairs` is at least 1, and `end` is a multiple of `2 * COLUMNS` words, at least one such, after `sums`. `values` is
+/// readable for `COLUMNS * pairs` words. For each `2 * COLUMNS` words from `sums` to `end`, `weights` is readable for
+/// `pairs` words and `bias` for one entry, unless it is null. `sums` is readable and writable up to `end`. All are
+/// aligned; the sums overlap none of the others.
 #[cfg(skipstone_dsp)]
 #[allow(unsafe_code)]
 #[unsafe(naked)]

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! for each strip:
-//!     for each group of four tiles beside each other (2x2 or 4x4 outputs each):
+//!     for each group of four adjacent tiles (2x2 or 4x4 outputs each):
 //!         for each sixteen channels:
 //!             lines = B^T patch, of each column under them         (tiles.rs)
 //!             values[slot][pair][tile] = lines B
@@ -12,145 +12,37 @@
 //!         for each group:
 //!             sums[slot] = values[slot] . weights[slot]            (products::wide)
 //!             outputs = A^T sums A + bias                          (outputs.rs)
-//!             round, and store what lies inside the rows           (Epilogue::store)
+//!             round, and store the outputs inside the rows         (Epilogue::store)
 //! ```
 //!
 //! Everything is exact in integers:
 //! 1. F(2x2): with G doubled, transformed weights have 12 bits, values 11; the outputs are four times
-//!    the convolution's sums, a factor that the rounding takes back. 16 products instead of 36.
+//!    the convolution's sums, a factor that the rounding's shift removes. 16 products instead of 36.
 //! 2. F(4x4): the rows of G are multiplied by 6, 4, 4, 24, 24 and 12, so that weights have 16 bits and values 15, and
-//!    A makes up for that: the outputs are 576 times the sums, modulo 2^32. 576 is 64 x 9, and 9 has an inverse modulo
-//!    2^32: 64 times the sums remain, which is all there is as long as they keep to 32 bits. 36 products instead of 144.
-//! 3. Stride 2: even and odd rows and columns are convolutions of stride 1 of their own, with two taps
-//!    where the kernel has even ones: F(2, 2), whose matrices hold nothing but 0 and 1. 25 products
-//!    instead of 36, no factor. Slots whose sums are added anyway are one group of products.
-//! 4. A padded position holds the input's zero point, which is folded into the biases already, so the
-//!    transform need not know it.
-//! 5. Channels stand in the order in which `SXTB16` and `SXTB16 ROR #8` give them, on both sides.
+//!    A compensates for the differences: the outputs are 576 times the sums, modulo 2^32. 576 is 64 x 9, and 9 has an
+//!    inverse modulo 2^32: 64 times the sums remain, exact as long as that fits 32 bits. 36 products instead of 144.
+//! 3. Stride 2: even and odd rows and columns are separate convolutions of stride 1, with two taps for the
+//!    kernel's even ones: F(2, 2), whose matrices contain only 0, 1 and -1. 25 products instead of 36, no
+//!    factor. Slots whose sums are added anyway form one group of products.
+//! 4. A padded position holds the input's zero point, which is already folded into the biases, so the
+//!    transform treats it as any value.
+//! 5. On both sides, channels are in the order in which `SXTB16` and `SXTB16 ROR #8` produce them.
 
 mod filters;
+mod form;
 mod outputs;
 mod tiles;
 
 use super::epilogue::Epilogue;
-use super::products::{COLUMNS, Groups, ROUND, wide};
+use super::products::{COLUMNS, ROUND, wide};
 use crate::base::quantization::Addition;
-use crate::base::shape::Window;
-use crate::kernels::Kernels;
 use crate::kernels::algorithms::{Convolution, Filters};
+use crate::kernels::set::Kernels;
 use crate::ops::Conv2d;
 
-use outputs::LINES;
+use form::{Form, Kind};
 
-/// Pairs of channels that are transformed at a time.
-const PAIRS: usize = ROUND;
-
-/// How a convolution is cut into tiles.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    /// F(2x2, 3x3).
-    Small,
-    /// F(4x4, 3x3).
-    Large,
-    /// Stride 2.
-    Polyphase,
-}
-
-/// What the kinds differ in.
-#[derive(Debug, Clone, Copy)]
-struct Form {
-    kind: Kind,
-    stride: usize,
-    /// Output rows and columns of a tile, 2^`tile_bits`.
-    tile: usize,
-    tile_bits: u8,
-    /// Input rows under a tile, input columns under four tiles.
-    rows: usize,
-    columns: usize,
-    /// Products of a tile, and which of them add up.
-    groups: Groups,
-    /// Outputs are 2^this times too large.
-    scale_bits: u8,
-}
-
-const SMALL: Form = Form {
-    kind: Kind::Small,
-    stride: 1,
-    tile: 2,
-    tile_bits: 1,
-    rows: 4,
-    columns: 10,
-    groups: Groups::new(&[(16, 1)]),
-    scale_bits: 2,
-};
-const LARGE: Form = Form {
-    kind: Kind::Large,
-    stride: 1,
-    tile: 4,
-    tile_bits: 2,
-    rows: 6,
-    columns: 18,
-    groups: Groups::new(&[(36, 1)]),
-    scale_bits: 6,
-};
-const POLYPHASE: Form = Form {
-    kind: Kind::Polyphase,
-    stride: 2,
-    tile: 2,
-    tile_bits: 1,
-    rows: 5,
-    columns: 17,
-    groups: Groups::new(&[(1, 1), (4, 2), (4, 4)]),
-    scale_bits: 0,
-};
-
-impl Form {
-    /// The form of a window of stride 1 or 2, in large tiles if `large`.
-    const fn of(window: &Window, large: bool) -> &'static Self {
-        match (window.stride[0], large) {
-            (1, true) => &LARGE,
-            (1, false) => &SMALL,
-            (_, _) => &POLYPHASE,
-        }
-    }
-
-    /// Tiles over so many outputs.
-    const fn tiles(&self, outputs: usize) -> usize {
-        outputs.saturating_add(self.tile - 1) >> self.tile_bits
-    }
-
-    /// Words of the values of a group of tiles.
-    const fn value_words(&self, channels: usize) -> usize {
-        self.groups.slots() * channels / 2 * COLUMNS
-    }
-
-    /// Words of the transformed weights of two output channels.
-    const fn weight_words(&self, channels: usize) -> usize {
-        self.groups.slots() * channels
-    }
-
-    /// Words of the lines of sixteen channels.
-    const fn line_words(&self) -> usize {
-        PAIRS * self.rows * self.columns
-    }
-
-    const fn sums(&self) -> usize {
-        self.groups.sums()
-    }
-
-    /// Words beside the values: lines, or `weights` words of weights, sums and outputs.
-    const fn beside_words(&self, weights: usize) -> usize {
-        let later = weights + self.sums() + self.tile * self.row_outputs() + LINES;
-        if later > self.line_words() { later } else { self.line_words() }
-    }
-
-    /// Outputs of four tiles and two channels in a row.
-    const fn row_outputs(&self) -> usize {
-        2 * COLUMNS * self.tile
-    }
-}
-
-/// Winograd's way, in large tiles or not, with filters that are transformed at run time or not.
+/// Winograd's algorithm, with large tiles or not, with filters transformed at run time or in advance.
 pub(in crate::kernels) struct Tiles<const LARGE_TILES: bool, const AT_RUN_TIME: bool>;
 
 pub(in crate::kernels) type Winograd = Tiles<false, false>;
@@ -172,8 +64,8 @@ impl<const LARGE_TILES: bool, const AT_RUN_TIME: bool> Convolution for Tiles<LAR
         (true, _) => &[4],
     };
 
-    /// 3x3, stride 1 or 2 (large tiles: 1), a multiple of 16 input channels, an even number of output channels, and sums
-    /// that keep to 32 bits with their factor.
+    /// 3x3, stride 1 or 2 (large tiles: 1), a multiple of 16 input channels, an even number of output channels, and
+    /// sums that fit 32 bits with their factor.
     fn supports(layer: &Conv2d<'_>) -> bool {
         supports(layer, LARGE_TILES)
     }
@@ -182,7 +74,7 @@ impl<const LARGE_TILES: bool, const AT_RUN_TIME: bool> Convolution for Tiles<LAR
         if AT_RUN_TIME {
             return filters.plain_bytes();
         }
-        // of two outputs at a time
+        // for two outputs
         let two = Form::of(&filters.window, LARGE_TILES).weight_words(filters.channels);
         two.saturating_mul(filters.outputs / 2).saturating_mul(4)
     }
@@ -226,8 +118,8 @@ fn supports(layer: &Conv2d<'_>, large: bool) -> bool {
         && layer.bias.iter().all(|bias| i64::from(*bias).abs() <= room)
 }
 
-/// Words of scratch memory for strips of `strip` rows: the values of a group of tiles, at run time of all groups, and
-/// what is needed beside them: lines before, then sums, outputs and at run time the weights of two channels.
+/// Words of scratch memory for strips of `strip` rows: the values of a group of tiles (of all groups if filters are
+/// transformed at run time), and a region for lines first, then for sums, outputs and transformed filters.
 fn scratch_words(layer: &Conv2d<'_>, form: &Form, at_run_time: bool, strip: usize) -> usize {
     let channels = usize::from(layer.input.channels);
     let (groups, weights) = match at_run_time {
@@ -241,10 +133,10 @@ fn cycles(layer: &Conv2d<'_>, form: &Form, at_run_time: bool, strip: usize) -> u
     let [channels, outputs] = [layer.input.channels, layer.output.channels].map(usize::from);
     let (height, width) = (usize::from(layer.output.height), usize::from(layer.output.width));
     let strip = strip.max(1);
-    // an odd last row takes as long as a tile's
+    // an odd last row takes as long as a row of tiles
     let tile_rows = (height / strip) * strip.div_ceil(form.tile) + (height % strip).div_ceil(form.tile);
     let groups = tile_rows * width.div_ceil(COLUMNS * form.tile);
-    // of sixteen channels' values, of the outputs of two channels, of two channels' weights
+    // of the values of sixteen channels, the outputs of two, and the weights of two
     let (transform, sums, filter) = match form.kind {
         Kind::Large => (15_500, 2300, 360),
         Kind::Small => (7200, 440, 165),
@@ -283,22 +175,32 @@ fn conv2d(
     let value_words = form.value_words(channels).max(1);
 
     let here = if at_run_time { two } else { 0 };
-    let Some((beside, values)) = scratch.split_at_mut_checked(form.beside_words(here)) else { return };
+    let Some((beside, values)) = scratch.split_at_mut_checked(form.beside_words(here)) else {
+        debug_assert!(false, "scratch memory is too short for lines and outputs");
+        return;
+    };
     let weights: &[u32] = bytemuck::try_cast_slice(layer.weights).unwrap_or_default();
-    // at run time the weights of two channels serve all groups, else a group's values all channels
+    // filters transformed at run time are used for all groups; otherwise, a group's values are used for all channels
     let batch = if at_run_time { groups } else { 1 };
     let next = |place: Place| place.next(form.tile, usize::from(layer.output.width));
     let mut first = Place { x: 0, y: 0 };
     while first.y < output.len() {
         let (mut place, mut rest) = (first, &mut *values);
         for _ in 0..batch {
-            let Some((here, later)) = rest.split_at_mut_checked(value_words) else { return };
+            let Some((here, later)) = rest.split_at_mut_checked(value_words) else {
+                debug_assert!(false, "scratch memory is too short for the values");
+                return;
+            };
             let rows = input.get(place.y * form.stride..).unwrap_or_default();
             form.transform(layer, rows, place.x, beside, here);
             (place, rest) = (next(place), later);
         }
-        let Some((weights_here, sums)) = beside.split_at_mut_checked(here) else { return };
+        let Some((weights_here, sums)) = beside.split_at_mut_checked(here) else {
+            debug_assert!(false, "scratch memory is too short for the weights");
+            return;
+        };
         let Some((sums, outputs)) = bytemuck::cast_slice_mut(sums).split_at_mut_checked(form.sums()) else {
+            debug_assert!(false, "scratch memory is too short for the sums");
             return;
         };
         let mut weights = weights;
@@ -328,7 +230,7 @@ fn conv2d(
     }
 }
 
-/// Where a group of tiles lies in a strip.
+/// The position of a group of tiles in a strip: its first output column and row.
 #[derive(Clone, Copy)]
 struct Place {
     x: usize,
@@ -336,7 +238,7 @@ struct Place {
 }
 
 impl Place {
-    /// The next group's.
+    /// The next group's position.
     #[inline(always)]
     fn next(self, tile: usize, width: usize) -> Self {
         let x = self.x + COLUMNS * tile;

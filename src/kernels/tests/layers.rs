@@ -88,7 +88,7 @@ pub(crate) fn conv2d(
     }
 }
 
-/// A residual for sums that are shifted by `shift`: a ratio near one where that can be, or anything.
+/// A residual for sums that are shifted by `shift`: a ratio near one if possible, or any.
 pub(crate) fn residual(random: &mut Random, shift: u8) -> Residual {
     let left = random.between(i64::from(shift.saturating_sub(30).min(20)), 20) as u8;
     let multiplier = match random.size(0, 7) {

@@ -1,4 +1,4 @@
-//! The one runner that every backend passes: its functions against the naive oracle, strip by strip.
+//! The runner that every backend has to pass: its functions against the naive oracle, strip by strip.
 //!
 //! `cargo test` runs them on the host; with the feature `self-test` a program runs them on the core that the
 //! kernels are for ([`run`]).
@@ -27,7 +27,7 @@ type Input<'r> = [&'r [i8]];
 /// Rows that a kernel makes.
 type Output<'r> = [&'r mut [i8]];
 
-/// What a backend exports.
+/// The functions that a backend exports.
 struct Backend {
     /// Its algorithms for convolutions.
     algorithms: &'static [Algorithm],
@@ -62,18 +62,19 @@ const DSP: Backend = Backend {
 type Check = fn(&Backend) -> usize;
 
 #[cfg(feature = "self-test")]
-const CHECKS: [(&str, Check); 7] = [
+const CHECKS: [(&str, Check); 8] = [
     ("conv2d", check_conv2d),
     ("winograd", check_winograd),
     ("roundings", check_roundings),
+    ("earlier runs", check_independence),
     ("pool2d", check_pool2d),
     ("dense", check_dense),
     ("global average pool", check_global_average_pool),
     ("ends of 32 bits", check_extreme_sums),
 ];
 
-/// Tests arithmetic and kernels on the core that runs this; `report` gets backend, check and number of cases. Needs a heap
-/// of 200 KiB.
+/// Tests arithmetic and kernels on the core that runs this; `report` gets backend, check and number of cases. Needs a
+/// heap of 200 KiB.
 ///
 /// # Panics
 /// Where a kernel's bits differ from the oracle's; the message names the case.
@@ -129,6 +130,11 @@ fn dsp_whole_blocks() {
 }
 
 #[test]
+fn dsp_outputs_do_not_depend_on_earlier_runs() {
+    check_independence(&DSP);
+}
+
+#[test]
 fn dsp_dense() {
     check_dense(&DSP);
 }
@@ -181,7 +187,7 @@ fn check_conv2d(backend: &Backend) -> usize {
     cases
 }
 
-/// 3x3 windows of stride 1 and 2, channels in sixteens, values at the ends of their range.
+/// 3x3 windows of stride 1 and 2, multiples of 16 channels, values at the ends of their range.
 fn check_winograd(backend: &Backend) -> usize {
     let mut cases = 0;
     for seed in 0..400 {
@@ -219,7 +225,7 @@ fn check_winograd(backend: &Backend) -> usize {
     cases
 }
 
-/// Rows of many whole blocks of pixels and what is left over, under every way of rounding and adding, against
+/// Rows of many whole blocks of pixels and a partial one, with every kind of rounding and addition, against
 /// the reference's bits (which other checks compare with the oracle's).
 fn check_roundings(backend: &Backend) -> usize {
     let mut cases = 0;
@@ -276,7 +282,7 @@ fn check_roundings(backend: &Backend) -> usize {
                     .ok()?;
             let run: Strip<'_> = &|input, output| {
                 let mut scratch = vec![0xA5A5_A5A5; checked.scratch_bytes(output.len() as u8) / 4];
-                super::algorithms::run::<{ super::Kernels::ALL }>(
+                super::dispatch::run::<{ super::Kernels::ALL }>(
                     &checked,
                     addition.as_ref(),
                     input,
@@ -298,6 +304,65 @@ fn check_roundings(backend: &Backend) -> usize {
             } else {
                 assert_ne!(*algorithm, Algorithm::Direct);
             }
+        }
+    }
+    cases
+}
+
+/// Outputs do not depend on the scratch memory's contents, even if an untrusted blob has weights in the fillers of
+/// packed words: all words of the weights are random.
+fn check_independence(backend: &Backend) -> usize {
+    let mut cases = 0;
+    for seed in 0..300 {
+        let random = &mut Random::new(seed);
+        let tiles = random.one_in(3);
+        let kernel = if tiles { [3; 2] } else { [random.size(1, 7), random.size(1, 7)] };
+        let mut window = layers::window(random, kernel);
+        let (mut channels, mut outputs) = (random.size(1, 9), random.size(1, 9));
+        if tiles {
+            window.stride = [random.size(1, 2); 2];
+            (channels, outputs) = (16 * random.size(1, 2), 2 * random.size(1, 3));
+        }
+        let depthwise = !tiles && random.one_in(4);
+        let mut layer = layers::conv2d(random, window, depthwise, channels, outputs);
+        // 64 times the sum must keep to 32 bits
+        layer.bias.iter_mut().for_each(|bias| *bias /= 128);
+        let input = layers::input(random, &window, channels);
+        let [height, width] = window.output(&input).unwrap();
+        let outputs = layer.bias.len();
+        let before = Tensor::new(height, width, outputs, random.int8s(height * width * outputs));
+        let addition = random.one_in(2).then(|| added(&layers::residual(random, layer.requantize.shift)));
+        let (requantize, checked_window) = (requantize(&layer.requantize), windowed(&window));
+        for algorithm in backend.algorithms {
+            let bytes = Conv2d::weight_bytes(
+                &checked_window,
+                shape(&input),
+                outputs as u16,
+                layer.depthwise,
+                *algorithm,
+            );
+            let words: Vec<u32> = (0..bytes.div_ceil(4)).map(|_| random.bits() as u32).collect();
+            let weights = bytemuck::cast_slice(&words).get(..bytes).unwrap_or_default();
+            let (bias, pixel) = (&layer.bias, &layer.padding_pixel);
+            let new = if layer.depthwise { Conv2d::depthwise_with } else { Conv2d::with_algorithm };
+            let checked = new(shape(&input), checked_window, *algorithm, weights, bias, pixel, requantize);
+            let Ok(checked) = checked else { continue };
+            let strip = random.size(1, 6);
+            let [zeros, others] = [0, 0xA5A5_A5A5].map(|word| {
+                let run: Strip<'_> = &|input, output| {
+                    let mut scratch = vec![word; checked.scratch_bytes(output.len() as u8) / 4];
+                    super::dispatch::run::<{ super::Kernels::ALL }>(
+                        &checked,
+                        addition.as_ref(),
+                        input,
+                        output,
+                        &mut scratch,
+                    );
+                };
+                by_strips(&window, &input, before.clone(), strip, run)
+            });
+            assert_eq!(zeros, others, "seed {seed}, {algorithm:?}, strips of {strip}: {layer:?}");
+            cases += 1;
         }
     }
     cases
@@ -334,7 +399,7 @@ fn check_layer(
         for strip in 1..=6 {
             let run: Strip<'_> = &|input, output| {
                 let mut scratch = vec![0xA5A5_A5A5; checked.scratch_bytes(output.len() as u8) / 4];
-                super::algorithms::run::<{ super::Kernels::ALL }>(
+                super::dispatch::run::<{ super::Kernels::ALL }>(
                     &checked,
                     addition.as_ref(),
                     input,
@@ -447,8 +512,8 @@ fn check_global_average_pool(backend: &Backend) -> usize {
     CASES as usize
 }
 
-/// Sums that reach the bound that is proved for them, and are seen to: every input at the end of its range that
-/// its weight wants, the bias as large as the bound leaves. Nothing overflows, whatever else is added.
+/// Sums that reach their proved bound: every input at the end of its range that makes its product largest, the bias as
+/// large as the bound permits. Nothing overflows, whatever else is added.
 fn check_extreme_sums(backend: &Backend) -> usize {
     let mut cases = 0;
     let layers = [(7, 1, 9, 1, false), (3, 1, 16, 2, false), (3, 2, 16, 2, false), (5, 1, 5, 5, true)];
@@ -497,7 +562,7 @@ fn check_extreme_sums(backend: &Backend) -> usize {
                     let residual = naive::Residual { zero_point: i8::MAX, multiplier: i32::MAX, shift: 20 };
                     cases += check(&layer, residual, [i8::MIN, i8::MAX][usize::from(shift) % 2]).0;
                 }
-                // the shortcut takes 2^(31 - bits) away, or adds it: what is left is the sum's last bits
+                // the shortcut subtracts 2^(31 - bits), or adds it: the sum's last bits are left
                 layer.requantize.multipliers.fill(2);
                 (layer.requantize.shift, layer.requantize.zero_point) = (1, 0);
                 let residual = naive::Residual { zero_point: 0, multiplier: 2 << (6 - bits), shift: 18 };
@@ -522,7 +587,7 @@ fn check_extreme_sums(backend: &Backend) -> usize {
     cases
 }
 
-/// Of stride 1, an algorithm's sums are 2^this times too large.
+/// For stride 1, an algorithm's sums are 2^`factor_bits` times the convolution's.
 fn factor_bits(algorithm: Algorithm) -> u64 {
     match algorithm {
         Algorithm::Reference | Algorithm::Direct | Algorithm::Depthwise => 0,
@@ -550,8 +615,8 @@ fn any_tensor(random: &mut Random) -> Tensor {
     Tensor::new(height, width, channels, random.int8s(height * width * channels))
 }
 
-/// Gives a kernel the rows of the strips of `strip` rows, one strip after the other. The rows lie at
-/// addresses of every kind.
+/// Gives a kernel the rows of the strips of `strip` rows, one strip after the other. The rows
+/// have addresses of every alignment.
 fn by_strips(window: &naive::Window, input: &Tensor, output: Tensor, strip: usize, run: Strip<'_>) -> Tensor {
     let (gap, stride) = (strip % 4, window.stride[0]);
     let input = Spaced::new(&input.values, input.width * input.channels, gap);
@@ -568,7 +633,7 @@ fn by_strips(window: &naive::Window, input: &Tensor, output: Tensor, strip: usiz
     Tensor { values: spaced.values(), ..output }
 }
 
-/// Rows with a gap before each and behind the last.
+/// Rows with a gap before each and after the last.
 struct Spaced {
     bytes: Vec<i8>,
     gap: usize,
@@ -576,7 +641,7 @@ struct Spaced {
 }
 
 impl Spaced {
-    /// What a gap holds.
+    /// The bytes of a gap.
     const FILLER: i8 = 0x5A;
 
     fn new(values: &[i8], row_len: usize, gap: usize) -> Self {
@@ -593,7 +658,7 @@ impl Spaced {
         self.bytes.chunks_exact_mut(self.gap + self.row_len).map(|row| &mut row[self.gap..])
     }
 
-    /// The rows' values, after a look at the gaps.
+    /// The rows' values; checks that the gaps are unchanged.
     fn values(&self) -> Vec<i8> {
         let mut gaps = self.bytes.chunks(self.gap + self.row_len).flat_map(|row| &row[..self.gap]);
         assert!(gaps.all(|byte| *byte == Self::FILLER), "a kernel wrote outside of its rows");

@@ -63,7 +63,7 @@ impl Tensor {
         Tensor { height, width, channels, values }
     }
 
-    /// The value at a position, which may lie in the padding: `None`.
+    /// The value at a position, `None` in the padding.
     pub(crate) fn at(&self, y: i64, x: i64, channel: usize) -> Option<i8> {
         let inside = (0..self.height as i64).contains(&y) && (0..self.width as i64).contains(&x);
         inside.then(|| self.values[(y as usize * self.width + x as usize) * self.channels + channel])
@@ -71,7 +71,7 @@ impl Tensor {
 }
 
 impl Window {
-    /// Height and width of the output; `None` where the window does not fit.
+    /// Height and width of the output; `None` if the window does not fit.
     pub(crate) fn output(&self, input: &Tensor) -> Option<[usize; 2]> {
         let [top, left, bottom, right] = self.padding;
         let height = (input.height + top + bottom).checked_sub(self.kernel[0])? / self.stride[0] + 1;
@@ -86,7 +86,7 @@ impl Window {
         (row, column)
     }
 
-    /// Makes every output value from its position and channel.
+    /// Computes every output value from its position and channel.
     pub(crate) fn each(
         &self,
         input: &Tensor,
@@ -200,7 +200,7 @@ pub(crate) fn dense(input: &Tensor, weights: &[i8], bias: &[i32]) -> Vec<i64> {
     sums
 }
 
-/// The sums of global average pooling: how far the values of each channel lie from the zero point.
+/// The sums of global average pooling: of each channel's distances from the zero point.
 pub(crate) fn global_average_pool(input: &Tensor, zero_point: i8) -> Vec<i64> {
     let mut sums = vec![0; input.channels];
     for (index, x) in input.values.iter().enumerate() {

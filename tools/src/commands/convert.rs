@@ -10,15 +10,14 @@ use clap::{Args, ValueEnum};
 use indicatif::ProgressBar;
 use serde::Serialize;
 use skipstone::host::format::MAGIC;
+use skipstone_tools::assemble::{Goal, Target, Wishes};
 use skipstone_tools::blob::write_atomically;
 use skipstone_tools::calibrate::RangeChoice;
 use skipstone_tools::convert::{Converted, LayerReport, Method, Progress, convert};
 use skipstone_tools::data::Dataset;
 use skipstone_tools::fit::WeightChoice;
-use skipstone_tools::front::{ImportOptions, Imported, InputSize, import};
+use skipstone_tools::front::{ImportOptions, Imported, InputSize, formats, import};
 use skipstone_tools::ir::FloatNetwork;
-use skipstone_tools::outputs;
-use skipstone_tools::plan::choose::{Goal, Target, Wishes};
 use skipstone_tools::quantize::{Rounding, is_quantized};
 
 use super::eval::{scores, tally};
@@ -40,15 +39,14 @@ Examples:
   skipstone convert net.onnx -o net.skip --output features --calibrate data/
   skipstone convert digits.toml -o digits.skip --calibrate digits-calibration.npz
 
-Models: ONNX (float, or quantized with QDQ pairs), Keras (float), TensorFlow Lite (float and int8); \
-checkpoints of ResNets (PyTorch's .pt, .pth and .th, safetensors), recognized by their tensors' names; for \
-other networks a description (.toml) of the checkpoint. Nothing in a file is executed.
+Models, told apart by their content (ResNets by the names of their tensors):
+{models}
 
 Calibration: CIFAR-10 binary files, .npy or .npz, a folder of pictures; a few hundred images as the \
 network will see them, from the training set. Labels are not needed.
 
-Outputs: by default those of the model. Each further --output names a layer whose result the network gives \
-instead: int8 values with their scale, or class scores if it is the last dense layer. Of several values the \
+Outputs: by default those of the model. Each further --output names a layer, or a tensor or node of the \
+file, whose result the network gives instead: int8 values with their scale, or class scores if it is the last dense layer. Of several values the \
 one that ends in .skip is the file. Layers that no output needs are left out.
 
 Warnings: layers that are zero in every calibration image, and layers whose signal-to-noise ratio is below \
@@ -62,9 +60,9 @@ weight_bytes, scale, signal_to_noise_db).";
 ///
 /// The blob is written whole or not at all.
 #[derive(Args)]
-#[command(after_help = NOTES)]
+#[command(after_help = NOTES.replace("{models}", &formats::help()))]
 pub(crate) struct Arguments {
-    /// The trained model (.onnx, .tflite, .h5, .keras, .pt, .pth, .th, .safetensors, .toml)
+    /// The trained model, in any of the formats below
     model: PathBuf,
 
     /// The blob to write; if given again, the name of a layer whose result is an output of the network
@@ -296,15 +294,13 @@ pub(crate) fn execute(arguments: &Arguments) -> Result<()> {
             bail!("{}: is the blob's name too\n  help: name another output for the report", page.display());
         }
     }
-    let Imported { mut network, notes } = import(model, &options(arguments)?)?;
+    let options = ImportOptions { outputs: names, ..options(arguments)? };
+    let Imported { network, notes } = import(model, &options)?;
     if let Some(given) = arguments.input
         && (given.height, given.width) != (network.input.height, network.input.width)
     {
         let found = network.input;
         bail!("{}: takes {found}, as it says itself\n  help: leave --input out", model.display());
-    }
-    if !names.is_empty() {
-        outputs::select(&mut network, &names).with_context(|| model.display().to_string())?;
     }
     if !json && !quiet {
         print(&recognized(model, &notes))?;

@@ -5,6 +5,7 @@
 mod activations;
 mod bars;
 mod memory;
+mod words;
 
 use anyhow::Result;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
@@ -15,6 +16,7 @@ use skipstone_tools::ir::FloatNetwork;
 use super::evaluation::Evaluation;
 use super::report::Report;
 use super::text::{grouped, printable};
+use words::significant;
 
 const STYLE: &str = include_str!("page/style.css");
 
@@ -167,20 +169,6 @@ fn noise(layers: &[LayerReport], report: &Report) -> Markup {
             }
         }
     }
-}
-
-/// Names of the layers in order.
-fn layer_names(report: &Report) -> impl Iterator<Item = String> {
-    report.layers.iter().map(|layer| layer.name.clone())
-}
-
-/// A number with three significant digits.
-fn significant(value: f64) -> String {
-    if value == 0.0 || !value.is_finite() {
-        return value.to_string();
-    }
-    let digits = 2 - value.abs().log10().floor() as i32;
-    if digits > 7 { format!("{value:.2e}") } else { format!("{value:.*}", digits.max(0) as usize) }
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 use skipstone::Shape;
 
-use super::{DataError, DataProblem, Dataset, Purpose};
+use super::dataset::{Dataset, Purpose};
+use super::error::{DataError, DataProblem};
 use crate::picture;
 
 /// Names that picture files end with. Files with other names are left alone: folders gather lists,

@@ -12,7 +12,8 @@ use zip::ZipArchive;
 use zip::read::ZipFile;
 use zip::result::ZipError;
 
-use super::{DataError, DataProblem, Dataset, Purpose, append_planes, for_each_taken};
+use super::dataset::{Dataset, Purpose, append_planes, for_each_taken};
+use super::error::{DataError, DataProblem};
 
 /// DEFLATE cannot make more of one byte.
 const MAX_EXPANSION: u64 = 1032;

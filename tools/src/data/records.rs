@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use skipstone::Shape;
 
-use super::{DataError, DataProblem, Dataset, Purpose, append_planes, for_each_taken};
+use super::dataset::{Dataset, Purpose, append_planes, for_each_taken};
+use super::error::{DataError, DataProblem};
 
 /// The files that serve the purpose in a folder of `.bin` files; `None` if it holds no such files.
 pub(super) fn find(folder: &Path, purpose: Purpose) -> Result<Option<Vec<PathBuf>>, DataError> {

@@ -3,7 +3,9 @@
 use skipstone::Shape;
 
 use super::error::{ErrorKind, Refusal};
-use crate::ir::{FloatNetwork, INPUT, Operation, ShapeProblem, TensorId, TensorScale, Weights, tensor};
+use crate::ir::{
+    FloatNetwork, INPUT, Operation, ShapeProblem, TensorId, TensorScale, Weights, checked_shape,
+};
 
 /// A network that is being built from a file.
 #[derive(Debug)]
@@ -23,7 +25,7 @@ impl NetworkBuilder {
     /// An input of this height, width and number of channels; weights of up to `allowance` bytes.
     pub(crate) fn new(place: &str, input: [usize; 3], allowance: usize) -> Result<Self, Refusal> {
         let [height, width, channels] = input;
-        let shape = tensor(height, width, channels).map_err(|problem| misfit(place, &problem))?;
+        let shape = checked_shape(height, width, channels).map_err(|problem| misfit(place, &problem))?;
         Ok(NetworkBuilder { network: FloatNetwork::new("", shape), allowance })
     }
 

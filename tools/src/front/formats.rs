@@ -40,13 +40,13 @@ pub const FORMATS: [Format; 6] = [
         name: "PyTorch checkpoint",
         target: "torch",
         extensions: &["pt", "pth", "th"],
-        about: "of a ResNet, recognized by its tensors' names; nothing in it is executed",
+        about: "of a ResNet; nothing in it is executed",
     },
     Format {
         name: "safetensors checkpoint",
         target: "safetensors",
         extensions: &["safetensors"],
-        about: "of a ResNet, recognized by its tensors' names",
+        about: "of a ResNet",
     },
     Format {
         name: "TOML description",

@@ -66,7 +66,7 @@ struct Lowering {
 /// The network of a graph that was read from a file of this size, up to the outputs of these names, or to the
 /// graph's own.
 pub(crate) fn lower(mut graph: Graph, file_bytes: usize, names: &[String]) -> Result<Lowered, Refusal> {
-    let Outputs { values: outputs, unknown } = outputs(&graph, names);
+    let Outputs { known: outputs, unknown } = outputs(&graph, names);
     if outputs.is_empty() {
         return Err(Refusal::new(ErrorKind::Topology, "", "has no output"));
     }
@@ -102,16 +102,15 @@ pub(crate) fn lower(mut graph: Graph, file_bytes: usize, names: &[String]) -> Re
     let states = constants.map(|c| c.map(|c| State::Constant(Rc::new(c)))).collect();
     // Small sizes and axes cost nothing in the file; a megabyte serves all of them.
     let budget = Budget(file_bytes.saturating_add(1 << 20));
-    let scores = quantized::scores(&graph.nodes, &outputs);
+    let scores = scores(&graph.nodes, &outputs);
     let mut lowering = Lowering { graph, states, network, budget, scores, rectified: BTreeMap::new() };
     lowering.set(input.value, State::Tensor(Tensor { id: INPUT, arrangement }));
     lowering.walk()?;
     let mut tensors = Vec::new();
-    for output in outputs {
-        let name = &lowering.graph.values[output].name;
+    for (name, output) in outputs {
         match &lowering.states[output] {
             Some(State::Tensor(tensor)) if tensor.arrangement.batch() == batch => {
-                tensors.push((name.clone(), tensor.id));
+                tensors.push((name, tensor.id));
             }
             _ => {
                 let reason = "does not depend on the input";
@@ -128,39 +127,41 @@ pub(crate) fn lower(mut graph: Graph, file_bytes: usize, names: &[String]) -> Re
 
 /// The graph's outputs, or those that were asked for.
 struct Outputs {
-    values: Vec<ValueId>,
+    /// With the names that they are called by.
+    known: Vec<(String, ValueId)>,
     /// Names that the graph does not have.
     unknown: Vec<String>,
 }
 
 /// Finds outputs by the names of tensors, then of nodes. The graph's own outputs stay if a name is unknown:
-/// its layer has to be there to be found.
+/// the layer of that name must be there to be found.
 fn outputs(graph: &Graph, names: &[String]) -> Outputs {
-    let mut outputs = Outputs { values: Vec::new(), unknown: Vec::new() };
-    let by_value = |name: &String| graph.values.iter().position(|value| value.name == *name);
+    let mut outputs = Outputs { known: Vec::new(), unknown: Vec::new() };
+    let made = |id: &ValueId| graph.values[*id].constant.is_none();
+    let by_value = |name: &String| graph.values.iter().position(|value| value.name == *name).filter(made);
     let by_node = |name: &String| {
         let node = graph.nodes.iter().find(|node| node.name == *name)?;
         node.outputs.first().copied().flatten()
     };
     for name in names {
-        let made = |id: &ValueId| graph.values[*id].constant.is_none();
-        match by_value(name).filter(made).or_else(|| by_node(name)) {
-            Some(value) if outputs.values.contains(&value) => {}
-            Some(value) => outputs.values.push(value),
+        match by_value(name).or_else(|| by_node(name)) {
+            Some(value) => outputs.known.push((name.clone(), value)),
             None => outputs.unknown.push(name.clone()),
         }
     }
     if names.is_empty() || !outputs.unknown.is_empty() {
-        let others = graph.outputs.iter().filter(|id| !outputs.values.contains(id)).collect::<BTreeSet<_>>();
-        outputs.values.extend(others);
+        let own = graph.outputs.iter().map(|&id| (graph.values[id].name.clone(), id));
+        outputs.known.extend(own);
     }
+    outputs.known.sort_by_key(|(_, value)| *value);
+    outputs.known.dedup_by_key(|(_, value)| *value);
     outputs
 }
 
 /// The nodes that the outputs depend on, in order.
-fn needed(graph: &mut Graph, outputs: &[ValueId]) -> Vec<Node> {
+fn needed(graph: &mut Graph, outputs: &[(String, ValueId)]) -> Vec<Node> {
     let mut wanted = vec![false; graph.values.len()];
-    outputs.iter().for_each(|&output| wanted[output] = true);
+    outputs.iter().for_each(|(_, output)| wanted[*output] = true);
     let mut kept = Vec::new();
     // In reverse order every reader comes before what it reads.
     for node in std::mem::take(&mut graph.nodes).into_iter().rev() {
@@ -525,4 +526,24 @@ fn layer_name(graph: &Graph, node: &Node, weights: Option<&str>) -> String {
         kept.push(segment);
     }
     kept.join(if node.name.starts_with('/') { "." } else { "/" })
+}
+
+/// The values that the outputs are made of by nothing but a softmax and changes of their sizes.
+fn scores(nodes: &[Node], outputs: &[(String, ValueId)]) -> BTreeSet<ValueId> {
+    let mut scores: BTreeSet<ValueId> = outputs.iter().map(|(_, value)| *value).collect();
+    for node in nodes.iter().rev() {
+        let passes = matches!(
+            node.operator,
+            Operator::Identity
+                | Operator::Quantize
+                | Operator::Softmax { .. }
+                | Operator::Reshape { .. }
+                | Operator::Flatten { .. }
+                | Operator::Squeeze
+        );
+        if passes && node.outputs.iter().flatten().any(|id| scores.contains(id)) {
+            scores.extend(node.inputs.first().copied().flatten());
+        }
+    }
+    scores
 }

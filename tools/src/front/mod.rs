@@ -32,6 +32,7 @@ mod builder;
 mod checkpoint;
 pub mod description;
 mod error;
+mod file;
 mod fold;
 pub mod formats;
 mod graph;
@@ -39,6 +40,7 @@ mod keras;
 mod lower;
 mod notes;
 mod onnx;
+mod options;
 mod order;
 mod outputs;
 mod passes;
@@ -48,89 +50,17 @@ mod readers;
 mod tests;
 mod tflite;
 
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
-use std::str::FromStr;
 
+use file::read_file;
+use options::Draft;
 use readers::Source;
 
-use crate::ir::{FloatNetwork, TensorScale};
+use crate::ir::FloatNetwork;
 
 pub use error::{ErrorKind, ImportError, Refusal};
 pub use formats::{FORMATS, Format};
-
-/// What the caller knows beside the file; everything may be left out.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct ImportOptions {
-    /// Name of the network, instead of the model's or the file's.
-    pub name: Option<String>,
-    /// Mean of pixel / 255: one value, or one per channel.
-    pub mean: Option<Vec<f32>>,
-    /// Standard deviation of pixel / 255: one value, or one per channel.
-    pub std: Option<Vec<f32>>,
-    /// Labels, one for each output.
-    pub labels: Option<Vec<String>>,
-    /// Size of the input, where the file does not say it: a checkpoint without a description.
-    pub input: Option<InputSize>,
-    /// Names of the tensors, nodes or layers whose results are the outputs; empty: the model's outputs.
-    pub outputs: Vec<String>,
-}
-
-/// Size of the images that a network takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct InputSize {
-    /// Rows.
-    pub height: u16,
-    /// Columns.
-    pub width: u16,
-    /// Values of a pixel; the weights tell them too.
-    pub channels: Option<u16>,
-}
-
-impl FromStr for InputSize {
-    type Err = String;
-
-    /// Reads `HEIGHTxWIDTH` or `HEIGHTxWIDTHxCHANNELS`.
-    fn from_str(text: &str) -> Result<Self, String> {
-        let sizes: Option<Vec<u16>> =
-            text.split('x').map(|size| size.parse().ok().filter(|&size| size > 0)).collect();
-        match sizes.as_deref() {
-            Some(&[height, width]) => Ok(InputSize { height, width, channels: None }),
-            Some(&[height, width, channels]) => Ok(InputSize { height, width, channels: Some(channels) }),
-            _ => Err(format!("'{text}' is not a size, expected 32x32 or 32x32x3")),
-        }
-    }
-}
-
-/// An imported network.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Imported {
-    /// The network.
-    pub network: FloatNetwork,
-    /// What was recognized, and what was assumed: lines for a person.
-    pub notes: Vec<String>,
-}
-
-/// Larger files are refused: no network for a microcontroller is near.
-const MAX_BYTES: u64 = 1 << 29;
-
-/// What a reader delivers.
-pub(crate) struct Draft {
-    /// Before the passes.
-    network: FloatNetwork,
-    name: Option<String>,
-    labels: Vec<String>,
-    mean: Option<Vec<f32>>,
-    std: Option<Vec<f32>>,
-    /// The input's elements are integers: pixels of 0..255.
-    integer_input: bool,
-    /// What the integers of the input stand for, if they are the pixels.
-    input_scale: Option<TensorScale>,
-    /// The wanted outputs that the file's graph does not have; `None` if the file has no graph.
-    unknown_outputs: Option<Vec<String>>,
-    notes: Vec<String>,
-}
+pub use options::{ImportOptions, Imported, InputSize};
 
 /// Reads a model in any of the [`FORMATS`].
 ///
@@ -153,26 +83,6 @@ pub fn import_bytes(bytes: Vec<u8>, path: &Path, options: &ImportOptions) -> Res
     draft.finish(path, options).map_err(|refusal| ImportError { file: path.to_path_buf(), refusal })
 }
 
-/// A regular file's bytes.
-fn read_file(path: &Path) -> Result<Vec<u8>, Refusal> {
-    let refuse = |reason: String| Refusal::new(ErrorKind::File, "", reason);
-    let failed = |error: std::io::Error| refuse(format!("cannot be read: {error}"));
-    // Before it is opened: opening a pipe would wait for its other end.
-    let metadata = std::fs::metadata(path).map_err(failed)?;
-    if !metadata.is_file() {
-        return Err(refuse("is not a file".into()).help("give a model file"));
-    }
-    let mut bytes = Vec::new();
-    File::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes)).map_err(failed)?;
-    if bytes.len() as u64 > MAX_BYTES {
-        return Err(refuse(format!(
-            "is larger than {} MB; networks for microcontrollers are far smaller",
-            MAX_BYTES >> 20
-        )));
-    }
-    Ok(bytes)
-}
-
 impl Draft {
     fn finish(self, path: &Path, options: &ImportOptions) -> Result<Imported, Refusal> {
         let Draft { mut network, mut notes, .. } = self;
@@ -191,7 +101,11 @@ impl Draft {
         notes.push(note);
         notes.extend(notes::notes(&network, &findings));
         network.labels = options.labels.clone().unwrap_or(self.labels);
-        check_labels(&network)?;
+        match check_labels(&network) {
+            // The file's labels are for its own outputs.
+            Err(_) if options.labels.is_none() && !options.outputs.is_empty() => network.labels.clear(),
+            checked => checked?,
+        }
         let stem = || path.file_stem().map_or("network".into(), |stem| stem.to_string_lossy().into_owned());
         network.name = options.name.clone().or(self.name).unwrap_or_else(stem);
         notes.extend(notes::kept(&network));

@@ -4,6 +4,7 @@
 //! i64), names and lists of inputs at most sixteen times. Fields, nodes and attributes are counted
 //! before they are decoded.
 
+mod attributes;
 mod external;
 mod operators;
 mod proto;
@@ -18,14 +19,12 @@ use prost::bytes::Bytes;
 
 use super::error::{ErrorKind, Refusal};
 use super::graph::{Constant, Graph, Input, Layout, Node, Operator, Value, ValueId};
+use attributes::Attributes;
 use external::External;
-use operators::Attributes;
+use proto::{MAX_FIELDS, decode};
 
 /// More nodes or tensors than in any network that fits a microcontroller.
 const MAX_ITEMS: usize = 1 << 16;
-
-/// More fields than in any of its messages.
-const MAX_FIELDS: usize = 1 << 18;
 
 /// Whether the bytes look like an ONNX file, whole or damaged.
 ///
@@ -75,19 +74,6 @@ pub(crate) fn read(bytes: Vec<u8>, folder: &Path) -> Result<(Graph, usize), Refu
 
 fn is_standard(domain: &str) -> bool {
     domain.is_empty() || domain == "ai.onnx"
-}
-
-fn decode<M: Message + Default>(bytes: Bytes, what: &str) -> Result<M, Refusal> {
-    let damaged = |reason: String| {
-        Refusal::new(ErrorKind::Damaged, what, reason)
-            .help("the file may be cut short: compare its size with the original's")
-    };
-    match proto::count_fields(&bytes) {
-        Some(count) if count <= MAX_FIELDS => {}
-        Some(count) => return Err(damaged(format!("has {count} fields; {MAX_FIELDS} are possible"))),
-        None => return Err(damaged("is cut short, or no protobuf".into())),
-    }
-    M::decode(bytes).map_err(|error| damaged(format!("cannot be decoded: {error}")))
 }
 
 struct Reader {

@@ -3,7 +3,8 @@
 use skipstone::host::Softmax;
 
 use super::error::{ErrorKind, Refusal, closest, enumerate};
-use super::{ImportOptions, passes};
+use super::options::ImportOptions;
+use super::passes;
 use crate::ir::{FloatNetwork, Output};
 
 /// Makes the layers of the names in `unknown`, which the file's graph does not have, outputs; those that
@@ -16,6 +17,7 @@ pub(super) fn select(
     if unknown.is_empty() {
         return Ok(());
     }
+    let known_outputs = network.outputs.clone();
     network.outputs.retain(|output| options.outputs.contains(&output.name));
     for name in unknown {
         if network.outputs.iter().any(|output| output.name == *name) {
@@ -23,8 +25,10 @@ pub(super) fn select(
         }
         let layer = network.layers.iter().rposition(|layer| layer.name == *name);
         let layer = layer.ok_or_else(|| refusal(network, name))?;
-        let (name, softmax) = (name.clone(), Softmax::None);
-        network.outputs.push(Output { name, tensor: layer + 1, softmax });
+        // What was an output already keeps its softmax.
+        let known = |output: &&Output| output.tensor == layer + 1;
+        let softmax = known_outputs.iter().find(known).map_or(Softmax::None, |output| output.softmax);
+        network.outputs.push(Output { name: name.clone(), tensor: layer + 1, softmax });
     }
     network.outputs.sort_by_key(|output| output.tensor);
     passes::remove_unread(network);
@@ -32,11 +36,12 @@ pub(super) fn select(
 }
 
 fn refusal(network: &FloatNetwork, name: &str) -> Refusal {
-    let names: Vec<String> = network.layers.iter().map(|layer| layer.name.clone()).collect();
-    let reason = "the model has no tensor, node or layer of this name";
+    // Outputs are near the end, as a rule.
+    let names: Vec<String> = network.layers.iter().rev().map(|layer| layer.name.clone()).collect();
+    let reason = "no tensor, node or layer has this name";
     let help = match closest(name, names.iter()) {
         Some(close) => format!("a close name that it has: '{close}'"),
-        None => format!("its layers are {}", enumerate(&names)),
+        None => format!("its layers are, from the last, {}", enumerate(&names)),
     };
     Refusal::new(ErrorKind::Output, format!("output '{name}'"), reason).help(help)
 }
@@ -68,6 +73,17 @@ mod tests {
     }
 
     #[test]
+    fn an_output_that_was_one_before_keeps_its_softmax() {
+        let mut network = FloatNetwork::new("test", Shape::new(8, 8, 2));
+        let tensor = network.push("mean", &[INPUT], Operation::GlobalAveragePool, Weights::None).unwrap();
+        network.outputs.push(Output { name: "scores".into(), tensor, softmax: Softmax::Float });
+        let outputs = vec!["mean".to_string()];
+        let options = ImportOptions { outputs: outputs.clone(), ..ImportOptions::default() };
+        select(&mut network, &options, &outputs).unwrap();
+        assert_eq!(network.outputs, [Output { name: "mean".into(), tensor: 1, softmax: Softmax::Float }]);
+    }
+
+    #[test]
     fn layers_are_outputs_by_their_names() {
         let found = |names: &[&str]| selected(names).unwrap();
         let expected = |list: &[(&str, usize)]| {
@@ -84,6 +100,6 @@ mod tests {
         let refusal = selected(&["layer1.poll"]).unwrap_err();
         assert_eq!((refusal.kind, &*refusal.place), (ErrorKind::Output, "output 'layer1.poll'"));
         assert_eq!(refusal.help, "a close name that it has: 'layer1.pool'");
-        assert!(selected(&["q"]).unwrap_err().help.contains("'stem.pool', 'layer1.pool', 'mean'"));
+        assert!(selected(&["q"]).unwrap_err().help.contains("'mean', 'layer1.pool', 'stem.pool'"));
     }
 }

@@ -2,10 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use super::checkpoint::family;
 use super::error::{ErrorKind, ImportError, Refusal};
 use super::formats::{self, FORMATS};
 use super::graph::Graph;
-use super::{Draft, ImportOptions, checkpoint, description, keras, lower, onnx, tflite};
+use super::options::{Draft, ImportOptions, InputSize};
+use super::{checkpoint, description, keras, lower, onnx, tflite};
 
 /// A file that is read.
 pub(super) struct Source<'a> {
@@ -108,11 +110,27 @@ impl Source<'_> {
         read: impl FnOnce(&[u8]) -> Result<checkpoint::Checkpoint, Refusal>,
     ) -> Result<Draft, ImportError> {
         let file = self.path.file_name().unwrap_or_default().to_string_lossy();
-        let draft = read(&self.bytes).and_then(|checkpoint| {
-            checkpoint::recognized(checkpoint, self.bytes.len(), &file, self.options.input)
-        });
+        let draft = read(&self.bytes)
+            .and_then(|checkpoint| recognized(checkpoint, self.bytes.len(), &file, self.options.input));
         draft.map_err(|refusal| self.refuse(refusal))
     }
+}
+
+/// The network that a checkpoint without a description is of: its tensors' names tell.
+fn recognized(
+    mut checkpoint: checkpoint::Checkpoint,
+    length: usize,
+    file: &str,
+    input: Option<InputSize>,
+) -> Result<Draft, Refusal> {
+    let family = family::recognize(&mut checkpoint, file, input)?;
+    let description = description::parse(family.description.as_bytes())?;
+    let network = description.network(&checkpoint, length).map_err(|refusal| {
+        let help = family::describe(&family.description);
+        if refusal.kind == ErrorKind::Value { refusal } else { refusal.help(help) }
+    })?;
+    let notes = checkpoint.notes.into_iter().chain(family.notes).collect();
+    Ok(description.draft(network, notes))
 }
 
 #[cfg(test)]

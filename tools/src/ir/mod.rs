@@ -22,6 +22,8 @@
 
 mod affine;
 mod blocks;
+mod build;
+mod problem;
 mod shapes;
 mod weights;
 mod window;
@@ -30,8 +32,9 @@ use skipstone::Shape;
 
 pub use affine::{Affine, BatchNorm, VarianceError};
 pub use blocks::{Block, BlockKind, blocks};
-pub(crate) use shapes::tensor;
-pub use shapes::{MAX_TENSOR_LENGTH, ShapeError, ShapeProblem, check, check_weights, output_shape};
+pub(crate) use problem::checked_shape;
+pub use problem::{MAX_TENSOR_LENGTH, ShapeError, ShapeProblem};
+pub use shapes::{check, check_weights, output_shape};
 pub use window::Window;
 pub(crate) use window::stride_product;
 
@@ -313,40 +316,11 @@ pub struct Preprocessing {
     pub std: Vec<f32>,
 }
 
-impl FloatNetwork {
-    /// A network without layers, for images of this shape whose pixels enter as pixel / 255.
-    pub fn new(name: impl Into<String>, input: Shape) -> Self {
-        let preprocessing = Preprocessing { mean: vec![0.0], std: vec![1.0] };
-        let (layers, outputs, labels) = (Vec::new(), Vec::new(), Vec::new());
-        Network { name: name.into(), input, preprocessing, input_scale: None, layers, outputs, labels }
-    }
-
-    /// Adds a layer, after checking its shape and its weights, and returns the tensor that it makes.
-    ///
-    /// # Errors
-    /// If the tensors that it reads do not fit the operation, or the weights have another length.
-    pub fn push(
-        &mut self,
-        name: impl Into<String>,
-        inputs: &[TensorId],
-        operation: Operation,
-        weights: Weights,
-    ) -> Result<TensorId, ShapeProblem> {
-        let shapes: Vec<Shape> = inputs.iter().map(|&tensor| self.shape(tensor)).collect();
-        let shape = output_shape(&operation, &shapes)?;
-        check_weights(&operation, shapes[0], &weights)?;
-        let name = name.into();
-        self.layers.push(Layer {
-            place: name.clone(),
-            name,
-            inputs: inputs.to_vec(),
-            shortcut: None,
-            operation,
-            activation: Activation::NONE,
-            shape,
-            parameters: Real { weights, scale: None, sum_scale: None },
-        });
-        Ok(self.layers.len())
+impl Integer {
+    /// The parameters of a layer without weights.
+    pub fn without_weights(finish: Finish, scale: TensorScale, input_zero_point: i8) -> Self {
+        let (weights, bias, padding_pixel) = (Vec::new(), Vec::new(), Vec::new());
+        Integer { weights, bias, padding_pixel, finish, addition: None, scale, input_zero_point }
     }
 }
 

@@ -1,115 +1,9 @@
 //! The one shape inference: used when a front end adds a layer, and to check a whole network.
 
 use skipstone::Shape;
-use thiserror::Error;
 
+use super::problem::{ShapeError, ShapeProblem, checked_shape};
 use super::{Activation, FloatNetwork, Layer, Operation, Preprocessing, Real, Shortcut, Weights};
-
-/// Most values that one tensor may hold (512 x 512 x 64).
-///
-/// Far beyond any microcontroller; it keeps a hostile file from asking for all of the host's memory, and
-/// products of sizes from overflowing.
-pub const MAX_TENSOR_LENGTH: usize = 1 << 24;
-
-/// A network whose parts do not fit each other.
-#[derive(Debug, Clone, PartialEq, Error)]
-#[error("{layer}: {problem}")]
-pub struct ShapeError {
-    /// Name of the layer in the source model; `input` for what precedes the first.
-    pub layer: String,
-    /// What does not fit.
-    pub problem: ShapeProblem,
-}
-
-/// What does not fit in a [`ShapeError`].
-#[derive(Debug, Clone, PartialEq, Error)]
-#[allow(missing_docs, reason = "the message beside each variant says what its numbers are")]
-pub enum ShapeProblem {
-    #[error("the network has no layers")]
-    NoLayers,
-    #[error("the network has no outputs")]
-    NoOutputs,
-    #[error("a tensor of {}x{}x{} has a side of zero", .0[0], .0[1], .0[2])]
-    Empty([usize; 3]),
-    #[error(
-        "a tensor of {}x{}x{} is too large: sides go to 65535, all values together to {MAX_TENSOR_LENGTH}",
-        .0[0], .0[1], .0[2]
-    )]
-    TooLarge([usize; 3]),
-    #[error(
-        "preprocessing has {mean} means and {std} standard deviations; \
-         expected one value of each, or one per input channel ({channels})"
-    )]
-    PreprocessingLength { mean: usize, std: usize, channels: u16 },
-    #[error("preprocessing needs finite means and finite standard deviations above zero")]
-    PreprocessingValue,
-    #[error("reads {found} tensors, expected {expected}")]
-    Inputs { expected: usize, found: usize },
-    #[error("reads a tensor that no layer before it makes")]
-    Order,
-    #[error(
-        "is depthwise but makes {outputs} channels from {inputs}; only one per input channel is supported"
-    )]
-    ChannelMultiplier { inputs: usize, outputs: usize },
-    #[error(
-        "kernel {}x{} with stride {}x{}: all of them must be at least 1",
-        .kernel[0], .kernel[1], .stride[0], .stride[1]
-    )]
-    ZeroWindow { kernel: [usize; 2], stride: [usize; 2] },
-    #[error(
-        "kernel {}x{} does not fit into the padded input of {}x{}",
-        .kernel[0], .kernel[1], .padded[0], .padded[1]
-    )]
-    Kernel { kernel: [usize; 2], padded: [usize; 2] },
-    #[error("some of its windows lie wholly in the padding and have no value")]
-    EmptyWindow,
-    #[error("expected {expected} {what} for an input of {input}, found {found}")]
-    Parameters { what: &'static str, expected: usize, found: usize, input: Shape },
-    #[error("has no weights")]
-    NoWeights,
-    #[error("has weights, but only convolutions, dense layers and affines may")]
-    UnexpectedWeights,
-    #[error("adds a tensor of {} to one of {}", .0[1], .0[0])]
-    Addition([Shape; 2]),
-    #[error("a stride of 0")]
-    ZeroStride,
-    #[error("has a shortcut, but only convolutions may")]
-    UnexpectedShortcut,
-    #[error("adds a shortcut of {shortcut} at stride {}x{} to {sum}", .stride[0], .stride[1])]
-    ShortcutSize { shortcut: Shape, stride: [usize; 2], sum: Shape },
-    #[error(
-        "its shortcut puts {before} zero channels before {} channels; its own result has only {}",
-        .shortcut.channels, .sum.channels
-    )]
-    ShortcutChannels { before: usize, shortcut: Shape, sum: Shape },
-    #[error("clamps to {low} .. {high}, a range without zero")]
-    Activation { low: f64, high: f64 },
-    #[error("says that it makes {says}, but makes {makes}")]
-    Shape { says: Shape, makes: Shape },
-    #[error("the passes have not removed it; the runtime has no such layer")]
-    NotFinal,
-}
-
-impl ShapeProblem {
-    fn of(self, layer: &str) -> ShapeError {
-        ShapeError { layer: layer.to_string(), problem: self }
-    }
-}
-
-/// A shape with these sides.
-///
-/// # Errors
-/// If a side is 0 or above 65535, or the tensor has more than [`MAX_TENSOR_LENGTH`] values.
-pub(crate) fn tensor(height: usize, width: usize, channels: usize) -> Result<Shape, ShapeProblem> {
-    let sides = [height, width, channels];
-    if sides.contains(&0) {
-        return Err(ShapeProblem::Empty(sides));
-    }
-    let side = |side: usize| u16::try_from(side).map_err(|_| ShapeProblem::TooLarge(sides));
-    let shape = Shape::new(side(height)?, side(width)?, side(channels)?);
-    let values = sides.iter().map(|&side| side as u64).product::<u64>();
-    if values > MAX_TENSOR_LENGTH as u64 { Err(ShapeProblem::TooLarge(sides)) } else { Ok(shape) }
-}
 
 /// Shape of what an operation makes of tensors of these shapes.
 ///
@@ -127,24 +21,28 @@ pub fn output_shape(operation: &Operation, inputs: &[Shape]) -> Result<Shape, Sh
                 return Err(ShapeProblem::ChannelMultiplier { inputs: channels, outputs: *outputs });
             }
             let [rows, columns] = window.output(input)?;
-            tensor(rows, columns, *outputs)
+            checked_shape(rows, columns, *outputs)
         }
-        Operation::Dense { outputs } => tensor(1, 1, *outputs),
+        Operation::Dense { outputs } => checked_shape(1, 1, *outputs),
         Operation::MaxPool(window) | Operation::AveragePool { window, .. } => {
             let [rows, columns] = window.pooled(input)?;
-            tensor(rows, columns, channels)
+            checked_shape(rows, columns, channels)
         }
-        Operation::GlobalAveragePool => tensor(1, 1, channels),
+        Operation::GlobalAveragePool => checked_shape(1, 1, channels),
         Operation::Affine { .. } | Operation::Clamp { .. } | Operation::Softmax { .. } => Ok(input),
         Operation::Add if inputs[1] == input => Ok(input),
         Operation::Add => Err(ShapeProblem::Addition([input, inputs[1]])),
         Operation::Subsample { stride } if stride.contains(&0) => Err(ShapeProblem::ZeroStride),
         Operation::Subsample { stride } => {
-            tensor(height.div_ceil(stride[0]), width.div_ceil(stride[1]), channels)
+            checked_shape(height.div_ceil(stride[0]), width.div_ceil(stride[1]), channels)
         }
         Operation::Pad { padding: [top, left, bottom, right], channels: [before, after], .. } => {
             let grown = |size: usize, a: &usize, b: &usize| size.saturating_add(*a).saturating_add(*b);
-            tensor(grown(height, top, bottom), grown(width, left, right), grown(channels, before, after))
+            checked_shape(
+                grown(height, top, bottom),
+                grown(width, left, right),
+                grown(channels, before, after),
+            )
         }
     }
 }
@@ -268,7 +166,7 @@ fn check_shortcut(shortcut: Shortcut, tensor: Shape, sum: Shape) -> Result<(), S
 }
 
 fn check_input(preprocessing: &Preprocessing, input: Shape) -> Result<(), ShapeProblem> {
-    tensor(input.height.into(), input.width.into(), input.channels.into())?;
+    checked_shape(input.height.into(), input.width.into(), input.channels.into())?;
     let Preprocessing { mean, std } = preprocessing;
     let fits = |values: &[f32]| values.len() == 1 || values.len() == usize::from(input.channels);
     if !fits(mean) || !fits(std) {

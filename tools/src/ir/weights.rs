@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::{IntegerWeights, Operation, TensorScale, Weights};
+use super::{IntegerWeights, Operation, Weights};
 
 impl Operation {
     /// The output channel that the weight at `index`, of `count` in all, belongs to.
@@ -62,17 +62,10 @@ impl IntegerWeights {
     }
 }
 
-impl TensorScale {
-    /// What an int8 value stands for.
-    pub fn real(self, value: i8) -> f32 {
-        self.scale * (f32::from(value) - f32::from(self.zero_point))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ir::Window;
+    use crate::ir::{TensorScale, Window};
 
     #[test]
     fn integers_are_steps_of_their_channels_scale() {

@@ -2,7 +2,7 @@
 
 use skipstone::Shape;
 
-use super::shapes::ShapeProblem;
+use super::problem::ShapeProblem;
 
 /// Kernel, stride and padding of a convolution or pooling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -142,7 +142,7 @@ fn slot((tensor, row): Row, birth: usize, death: usize, input: Tensor, frame: bo
     };
     let bytes = match (u32::from(row) < node.output.entries(), node.kept) {
         (true, false) => node.output.row_bytes as usize,
-        (true, true) => super::kept_bytes(node),
+        (true, true) => kept_bytes(node),
         (false, _) => node.scratch_bytes as usize,
     };
     Slot { bytes: bytes.next_multiple_of(ROW_ALIGN), birth, death, in_frame: None }
@@ -155,4 +155,9 @@ fn row_of(segment: &Segment<'_>, tensor: u16, row: u16) -> Row {
     let kept = segment.node(tensor).is_some_and(|node| node.kept)
         || (tensor == 0 && segment.first > 0 && segment.input.contiguous);
     (number, if kept { 0 } else { row })
+}
+
+/// Bytes of an output of the network.
+pub(super) fn kept_bytes(node: &Node) -> usize {
+    (node.output.row_bytes as usize * usize::from(node.output.rows)).next_multiple_of(ROW_ALIGN)
 }

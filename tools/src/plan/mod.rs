@@ -5,12 +5,9 @@
 //! lives overlap must not overlap in memory. Placing them in the fewest bytes is dynamic storage allocation, which
 //! `place.rs` does; `lives.rs` follows the schedule, `choose.rs` picks algorithms and strips.
 
-pub mod choose;
 pub mod layers;
 mod lives;
 mod place;
-#[cfg(test)]
-mod tests;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -22,7 +19,7 @@ use skipstone::host::plan::ROW_ALIGN;
 use skipstone::host::schedule::{Node, Segment, Tensor};
 use thiserror::Error;
 
-use lives::Lives;
+use lives::{Lives, kept_bytes};
 use place::lower_bound;
 
 /// A memory plan as the blob carries it; see `docs/format.md`.
@@ -294,9 +291,4 @@ impl<'p> Layers<'p> {
         self.planner.bounds.borrow_mut().insert(key, bound);
         bound
     }
-}
-
-/// Bytes of an output of the network.
-fn kept_bytes(node: &Node) -> usize {
-    (node.output.row_bytes as usize * usize::from(node.output.rows)).next_multiple_of(ROW_ALIGN)
 }

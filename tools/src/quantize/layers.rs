@@ -114,7 +114,7 @@ impl<'n> Quantizer<'n> {
             None if pads || is_output => return Err(QuantizeError::RawInput { layer: layer.name.clone() }),
             Some(_) | None => 0,
         };
-        Ok((pooled(Finish::Keep, input.first_channel(), input_zero_point), input))
+        Ok((Integer::without_weights(Finish::Keep, input.first_channel(), input_zero_point), input))
     }
 
     pub(super) fn global_average_pool(&mut self, index: usize) -> Result<(Integer, Meaning), QuantizeError> {
@@ -129,7 +129,7 @@ impl<'n> Quantizer<'n> {
         let positions = u32::from(from.height) * u32::from(from.width);
         if gives_scores(self.network, index + 1) {
             let finish = self.scores(index, &[scale / f64::from(positions)])?;
-            return Ok((pooled(finish, SCORES, zero_point), Meaning::of(SCORES)));
+            return Ok((Integer::without_weights(finish, SCORES, zero_point), Meaning::of(SCORES)));
         }
         self.mean(index, &input, (scale, zero_point), positions)
     }
@@ -223,19 +223,6 @@ impl<'n> Quantizer<'n> {
         let largest = scales.iter().fold(0.0, |max, scale| scale.max(max)) * 2f32.powi(31);
         finite(Range { min: 0.0, max: largest }, layer)?;
         Ok(Finish::Scores(scales))
-    }
-}
-
-/// A pooling layer.
-pub(super) fn pooled(finish: Finish, scale: TensorScale, input_zero_point: i8) -> Integer {
-    Integer {
-        weights: Vec::new(),
-        bias: Vec::new(),
-        padding_pixel: Vec::new(),
-        finish,
-        addition: None,
-        scale,
-        input_zero_point,
     }
 }
 

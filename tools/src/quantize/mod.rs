@@ -148,7 +148,7 @@ impl Quantizer<'_> {
                 (Softmax::None, _) => Softmax::None,
                 (Softmax::Float | Softmax::Fixed(_), false) => Softmax::Float,
                 (Softmax::Float | Softmax::Fixed(_), true) => match layer.parameters.scale {
-                    Some(scores) => Softmax::Fixed(tflite::softmax(scores.scale)),
+                    Some(scores) => Softmax::Fixed(Self::softmax(scores.scale)),
                     None => return Err(not_exact("softmax", "it is not int8 in the file")),
                 },
             };

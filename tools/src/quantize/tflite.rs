@@ -7,7 +7,6 @@
 use skipstone::host::Clamp;
 use skipstone::host::tflite::{FixedSoftmax, Scaling};
 
-use super::layers::pooled;
 use super::meaning::{Meaning, Target};
 use super::requantize::{MAX_SHIFT, multipliers};
 use super::{QuantizeError, Quantizer, not_exact};
@@ -37,7 +36,7 @@ impl Quantizer<'_> {
             (true, true) => {
                 let output = TensorScale { scale: scale as f32, zero_point };
                 let Target { clamp, .. } = Target::known(output, activation);
-                return Ok((pooled(Finish::Mean(clamp), output, 0), input.clone()));
+                return Ok((Integer::without_weights(Finish::Mean(clamp), output, 0), input.clone()));
             }
             (true, false) => {
                 let target = self.target(index, activation, layer.parameters.scale)?;
@@ -58,7 +57,7 @@ impl Quantizer<'_> {
             }
             (false, false) => self.reduction(index, &per_step)?,
         };
-        Ok((pooled(finish, output, zero_point), meaning))
+        Ok((Integer::without_weights(finish, output, zero_point), meaning))
     }
 
     /// Class scores that are rounded to int8 first.
@@ -70,6 +69,13 @@ impl Quantizer<'_> {
         // a softmax takes whole steps
         let scale = if self.is_normalized(index + 1) { 1.0 } else { scale as f32 };
         Ok(Finish::RoundedScores { requantize, scale })
+    }
+
+    /// `PreprocessSoftmaxScaling`, with a beta of 1.
+    pub(super) fn softmax(input: f32) -> FixedSoftmax {
+        let one = f64::from(31 - SOFTMAX_INTEGER_BITS).exp2();
+        let Scaling { multiplier, shift } = scaling((f64::from(input) * one).min(f64::from(i32::MAX)));
+        FixedSoftmax { multiplier, left_shift: shift.max(0).unsigned_abs() }
     }
 }
 
@@ -154,13 +160,6 @@ fn mean(input: f64, output: f64, count: u32) -> Scaling {
     Scaling { multiplier: multiplier as i32, shift: (i32::from(shift) - bits) as i8 }
 }
 
-/// `PreprocessSoftmaxScaling`, with a beta of 1.
-pub(super) fn softmax(input: f32) -> FixedSoftmax {
-    let one = f64::from(31 - SOFTMAX_INTEGER_BITS).exp2();
-    let Scaling { multiplier, shift } = scaling((f64::from(input) * one).min(f64::from(i32::MAX)));
-    FixedSoftmax { multiplier, left_shift: shift.max(0).unsigned_abs() }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,7 +194,7 @@ mod tests {
             assert!((found - 3.0).abs() < 1e-6, "{count}: {found}");
         }
         // the runtime's own test has this softmax
-        assert_eq!(softmax(0.1), FixedSoftmax { multiplier: 1717986944, left_shift: 23 });
+        assert_eq!(Quantizer::softmax(0.1), FixedSoftmax { multiplier: 1717986944, left_shift: 23 });
     }
 
     #[test]

@@ -6,12 +6,12 @@ use std::path::Path;
 
 use skipstone_tools::data::Dataset;
 use skipstone_tools::float::Evaluator;
-use skipstone_tools::import::{ErrorKind, ImportError, ImportOptions, import, import_bytes};
-use skipstone_tools::network::{Activation, Stage};
+use skipstone_tools::front::{ErrorKind, ImportError, ImportOptions, import, import_bytes};
+use skipstone_tools::ir::{Activation, Operation};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
-use super::{Random, assert_answers, fixture, imported, outline, root};
+use super::{Random, assert_answers, fixture, has_softmax, imported, outline, root};
 
 /// Networks, the files that they are saved in, and their stages.
 const NETWORKS: [(&str, &[&str], &str); 6] = [
@@ -59,10 +59,11 @@ fn keras_2_and_3_give_the_same_network() {
         network
     });
     assert!(two == three);
-    let Stage::Conv2d(stem) = &two.stages[0] else { panic!("it begins otherwise") };
-    assert_eq!((&*stem.name, stem.activation), ("stem", Activation::Relu6));
-    let Stage::Block(block) = &two.stages[2] else { panic!("it goes on otherwise") };
-    assert_eq!((block.path[0].stride, block.path[0].padding), ([2, 2], [0, 0, 1, 1]));
+    let stem = &two.layers[0];
+    assert_eq!((&*stem.name, stem.activation), ("stem", Activation::RELU6));
+    let blocks = skipstone_tools::ir::blocks(&two);
+    let window = two.layers[blocks[1].path[0]].operation.window().unwrap();
+    assert_eq!((window.stride, window.padding), ([2, 2], [0, 0, 1, 1]));
 }
 
 #[test]
@@ -84,8 +85,10 @@ fn notes_say_what_was_recognised() {
 fn rows_that_no_window_reads_are_not_computed() {
     for file in ["ds-cnn.keras", "ds-cnn-tf2onnx.onnx"] {
         let network = imported(&fixture(file)).network;
-        let Stage::Conv2d(depthwise) = &network.stages[1] else { panic!("{file}") };
-        assert_eq!((depthwise.depthwise, depthwise.padding), (true, [1, 1, 0, 1]), "{file}");
+        let Operation::Conv2d { window, depthwise: true, .. } = network.layers[1].operation else {
+            panic!("{file}")
+        };
+        assert_eq!(window.padding, [1, 1, 0, 1], "{file}");
     }
 }
 
@@ -114,7 +117,7 @@ fn mlperf_tinys_resnet_answers_as_tensorflow_lite_does() {
         let (left, top) = (index as u32 % 100 * 32, index as u32 / 100 * 32);
         let image = image::imageops::crop_imm(&sheet, left, top, 32, 32).to_image();
         let found = evaluator.run(image.as_raw(), &mut |_, _| {});
-        for (found, expected) in found.iter().zip(expected) {
+        for (found, expected) in found[0].iter().zip(expected) {
             largest = largest.max((found - expected).abs());
         }
     }
@@ -330,7 +333,7 @@ fn int8_answers_are_near_the_float_networks() {
                 &network,
                 Some(&images),
                 skipstone_tools::convert::Method::default(),
-                skipstone_tools::optimize::Wishes::default(),
+                skipstone_tools::assemble::Wishes::default(),
                 &|_| {},
             )
             .unwrap()
@@ -342,11 +345,11 @@ fn int8_answers_are_near_the_float_networks() {
                 let model = skipstone::Model::parse(&blob).unwrap();
                 let mut int8: skipstone::Network = skipstone::Network::new(model, &mut arena[..]).unwrap();
                 let scores = int8.run(images.image(index)).unwrap();
-                let found: Vec<f32> = match network.stages.last() {
-                    Some(Stage::Softmax) => scores.probabilities().collect(),
-                    _ => scores.values().to_vec(),
+                let found: Vec<f32> = match has_softmax(&network) {
+                    true => scores.probabilities().collect(),
+                    false => scores.values().to_vec(),
                 };
-                let expected = evaluator.run(images.image(index), &mut |_, _| {});
+                let expected = evaluator.run(images.image(index), &mut |_, _| {}).remove(0);
                 for (found, expected) in found.iter().zip(expected) {
                     signal += f64::from(expected).powi(2);
                     noise += f64::from(found - expected).powi(2);

@@ -10,8 +10,9 @@ mod tflite;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use skipstone_tools::import::{ErrorKind, ImportOptions, Imported, import, import_bytes};
-use skipstone_tools::network::{Activation, FloatNetwork, Shortcut, Stage};
+use skipstone::host::Softmax;
+use skipstone_tools::front::{ErrorKind, ImportOptions, Imported, import, import_bytes};
+use skipstone_tools::ir::{Activation, Block, BlockKind, FloatNetwork, Operation, Shortcut, blocks};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -25,25 +26,62 @@ fn imported(path: &Path) -> Imported {
     import(path, &ImportOptions::default()).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// One letter per stage: identity, Convolutional and padded blocks stand for themselves.
+/// A word for each layer outside of a block, and for each block.
 fn outline(network: &FloatNetwork) -> String {
-    let letter = |stage: &Stage| match stage {
-        Stage::Conv2d(conv) if conv.depthwise => "depthwise",
-        Stage::Conv2d(_) => "conv",
-        Stage::MaxPool2d(_) => "max",
-        Stage::AveragePool2d(_) => "average",
-        Stage::GlobalAveragePool { .. } => "global",
-        Stage::Dense(_) => "dense",
-        Stage::Softmax => "softmax",
-        Stage::Block(block) => match (&block.shortcut, block.path.len()) {
-            (Shortcut::Identity, 2) => "identity2",
-            (Shortcut::Identity, _) => "identity3",
-            (Shortcut::Projection(_), 2) => "projection2",
-            (Shortcut::Projection(_), _) => "projection3",
-            (Shortcut::Padded { .. }, _) => "padded",
-        },
-    };
-    network.stages.iter().map(letter).collect::<Vec<_>>().join(" ")
+    let blocks = blocks(network);
+    let convolutions =
+        |block: &Block| block.path.iter().filter(|&&layer| network.layers[layer].is_convolution()).count();
+    let mut words = Vec::new();
+    for (index, layer) in network.layers.iter().enumerate() {
+        if let Some(block) = blocks.iter().find(|block| block.output() == index) {
+            words.push(match block.kind {
+                BlockKind::Identity => format!("identity{}", convolutions(block)),
+                BlockKind::Convolutional => format!("projection{}", convolutions(block)),
+                BlockKind::Padded => "padded".into(),
+            });
+        } else if !blocks.iter().flat_map(Block::layers).any(|inside| inside == index) {
+            words.push(String::from(match layer.operation {
+                Operation::Conv2d { depthwise: true, .. } => "depthwise",
+                Operation::Conv2d { depthwise: false, .. } => "conv",
+                Operation::MaxPool(_) => "max",
+                Operation::AveragePool { .. } => "average",
+                Operation::GlobalAveragePool => "global",
+                Operation::Dense { .. } => "dense",
+                ref other => panic!("the passes have left {other:?}"),
+            }));
+        }
+    }
+    words.extend(has_softmax(network).then(|| "softmax".into()));
+    words.join(" ")
+}
+
+fn has_softmax(network: &FloatNetwork) -> bool {
+    network.outputs.iter().any(|output| output.softmax != Softmax::None)
+}
+
+/// The block of this name and the layer that it ends with.
+#[track_caller]
+fn block(network: &FloatNetwork, name: &str) -> Block {
+    let blocks = blocks(network);
+    let names: Vec<String> = blocks.iter().map(|block| block.name.clone()).collect();
+    blocks.into_iter().find(|block| block.name == name).unwrap_or_else(|| panic!("{name} in {names:?}"))
+}
+
+/// The network without what each format calls otherwise: pooling, outputs and places in the file.
+fn nameless(mut network: FloatNetwork) -> FloatNetwork {
+    for layer in &mut network.layers {
+        layer.place.clear();
+        if layer.operation == Operation::GlobalAveragePool {
+            layer.name = "pool".into();
+        }
+    }
+    network.outputs.iter_mut().for_each(|output| output.name = "scores".into());
+    network
+}
+
+/// How many weights all layers have.
+fn weights(network: &FloatNetwork) -> usize {
+    network.layers.iter().map(|layer| layer.parameters.weights.real(&layer.operation).0.len()).sum()
 }
 
 /// Compares the oracle's answers with the framework's, relative to the largest.
@@ -52,7 +90,7 @@ fn assert_answers(network: &FloatNetwork, answers: &Path) {
     let logits = npz::floats(answers, "logits").unwrap();
     let probabilities = npz::floats(answers, "probabilities");
     let classes = logits.len() / 4;
-    assert_eq!(probabilities.is_some(), network.stages.last() == Some(&Stage::Softmax));
+    assert_eq!(probabilities.is_some(), has_softmax(network));
     for (index, image) in images.chunks_exact(images.len() / 4).enumerate() {
         let answer = oracle::evaluate(network, image);
         let same = |found: &[f64], expected: &[f32]| {
@@ -90,8 +128,8 @@ fn onnx_files_answer_as_onnx_runtime_does() {
         let Imported { network, notes } = imported(&fixture(&format!("{name}.onnx")));
         assert_eq!(outline(&network), stages, "{name}");
         assert_eq!(network.name, name);
-        // A line for the input, one for the pixels, one for each stage, at most one for arithmetic.
-        assert!((2..=3).contains(&(notes.len() - network.stages.len())), "{name}: {notes:#?}");
+        // A line for the input, one for the pixels, one for each word, at most one for arithmetic.
+        assert!((2..=3).contains(&(notes.len() - stages.split(' ').count())), "{name}: {notes:#?}");
         assert_answers(&network, &fixture(&format!("{name}.npz")));
     }
 }
@@ -100,20 +138,21 @@ fn onnx_files_answer_as_onnx_runtime_does() {
 fn names_and_notes_are_the_models() {
     for name in ["digits-torchscript", "digits-torchscript-folded", "digits-dynamo"] {
         let Imported { network, notes } = imported(&fixture(&format!("{name}.onnx")));
-        let Stage::Conv2d(stem) = &network.stages[0] else { panic!("{name} begins otherwise") };
-        assert_eq!(stem.name, "conv1");
-        let Stage::Block(block) = &network.stages[2] else { panic!("{name} goes on otherwise") };
-        let path: Vec<_> = block.path.iter().map(|conv| &*conv.name).collect();
-        assert_eq!((&*block.name, path), ("layer2.0", vec!["layer2.0.conv1", "layer2.0.conv2"]));
-        assert_eq!(block.activation, Activation::Relu);
-        let Shortcut::Projection(projection) = &block.shortcut else { panic!("{name} has no projection") };
-        assert_eq!(projection.name, "layer2.0.downsample.0");
+        assert_eq!(network.layers[0].name, "conv1", "{name}");
+        let block = block(&network, "layer2.0");
+        let names = |layers: &[usize]| {
+            layers.iter().map(|&layer| network.layers[layer].name.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(names(&block.path), ["layer2.0.conv1", "layer2.0.conv2"]);
+        assert_eq!(names(&block.shortcut), ["layer2.0.downsample.0"]);
+        assert_eq!(network.layers[block.output()].activation, Activation::RELU);
         let expected = "layer2.0: convolutional block, two convolutions (3x3/2, 3x3), projection 1x1/2, ReLU";
         assert!(notes.iter().any(|note| note == expected), "{name}: {notes:#?}");
     }
     let Imported { network, notes } = imported(&fixture("resnet-option-a.onnx"));
-    let Stage::Block(block) = &network.stages[2] else { panic!() };
-    assert_eq!(block.shortcut, Shortcut::Padded { stride: [2, 2], channels_before: 2 });
+    let block = block(&network, "layer2.0");
+    let shortcut = network.layers[block.output()].shortcut.unwrap();
+    assert_eq!(shortcut, Shortcut { tensor: block.fork, stride: [2, 2], channels_before: 2 });
     assert!(notes.iter().any(|note| note.contains("layer2.0: block with padded shortcut (option A)")));
     let Imported { notes, .. } = imported(&fixture("keras-like.onnx"));
     assert!(notes.iter().any(|note| note.contains("the model normalises pixels of 0..255 itself")));
@@ -127,6 +166,7 @@ fn options_override_what_the_file_says() {
         std: Some(vec![0.25]),
         labels: Some((0..10).map(|digit| digit.to_string()).collect()),
         input: None,
+        outputs: Vec::new(),
     };
     let network = import(&root().join("models/digits.toml"), &options).unwrap().network;
     assert_eq!((&*network.name, network.labels.len()), ("zahlen", 10));
@@ -153,40 +193,14 @@ fn shipped_descriptions_fit_their_checkpoints() {
     assert_eq!(outline(&cifar), "conv identity2 projection2 projection2 global dense");
     assert_eq!((&*cifar.name, &*cifar.labels[3]), ("cifar10-resnet8", "cat"));
     assert_eq!(cifar.preprocessing.mean, [0.4914, 0.4822, 0.4465]);
-    let parameters: usize = cifar
-        .stages
-        .iter()
-        .map(|stage| match stage {
-            Stage::Conv2d(conv) => conv.weights.len(),
-            Stage::Dense(dense) => dense.weights.len(),
-            Stage::Block(block) => {
-                let projection = match &block.shortcut {
-                    Shortcut::Projection(conv) => conv.weights.len(),
-                    _ => 0,
-                };
-                block.path.iter().map(|conv| conv.weights.len()).sum::<usize>() + projection
-            }
-            _ => 0,
-        })
-        .sum();
-    assert_eq!(parameters, 77_360);
+    assert_eq!(weights(&cifar), 77_360);
 }
 
 #[test]
 fn the_same_network_has_the_same_weights_through_every_format() {
     let checkpoint = imported(&root().join("models/digits.toml")).network;
     let graph = imported(&fixture("digits-torchscript.onnx")).network;
-    // Pooling has no name in a checkpoint, and another in each exporter.
-    let nameless = |stages: &[Stage]| {
-        stages
-            .iter()
-            .map(|stage| match stage {
-                Stage::GlobalAveragePool { .. } => Stage::GlobalAveragePool { name: String::new() },
-                other => other.clone(),
-            })
-            .collect::<Vec<_>>()
-    };
-    assert!(nameless(&checkpoint.stages) == nameless(&graph.stages));
+    assert!(nameless(checkpoint).layers == nameless(graph).layers);
 }
 
 /// A description of the tiny checkpoints in a folder of its own.

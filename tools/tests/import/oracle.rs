@@ -3,7 +3,8 @@
 //! It shares nothing with the tool's own float inference, so that a mistake in how the layer list is
 //! read cannot hide in both.
 
-use skipstone_tools::network::{Activation, Block, Conv2d, Dense, FloatNetwork, Pool2d, Shortcut, Stage};
+use skipstone::host::Softmax;
+use skipstone_tools::ir::{Activation, FloatNetwork, Layer, Operation, Real, Shortcut, Window};
 
 /// Rows, columns, channels.
 #[derive(Clone)]
@@ -31,21 +32,17 @@ impl Image {
 
     fn activate(mut self, activation: Activation) -> Self {
         for value in &mut self.values {
-            *value = match activation {
-                Activation::None => *value,
-                Activation::Relu => value.max(0.0),
-                Activation::Relu6 => value.clamp(0.0, 6.0),
-            };
+            *value = value.max(activation.low).min(activation.high);
         }
         self
     }
 }
 
-/// The last two tensors: with a softmax at the end, logits and probabilities.
+/// The only output: with a softmax at the end, logits and probabilities.
 pub(crate) struct Answer {
     /// Before the softmax, if there is one.
     pub(crate) logits: Vec<f64>,
-    /// After the last stage.
+    /// After it.
     pub(crate) output: Vec<f64>,
 }
 
@@ -61,71 +58,75 @@ pub(crate) fn evaluate(network: &FloatNetwork, pixels: &[u8]) -> Answer {
         let std = parameter(&network.preprocessing.std, channel);
         *value = (f64::from(pixel) / 255.0 - mean) / std;
     }
-    let mut logits = None;
-    for stage in &network.stages {
-        if *stage == Stage::Softmax {
-            logits = Some(x.values.clone());
+    let mut tensors = vec![x];
+    for layer in &network.layers {
+        let mut y = run(layer, &tensors[layer.inputs[0]]);
+        if let Some(shortcut) = layer.shortcut {
+            add(shortcut, &tensors[shortcut.tensor], &mut y);
         }
-        x = run(stage, &x);
+        tensors.push(y.activate(layer.activation));
     }
-    Answer { logits: logits.unwrap_or_else(|| x.values.clone()), output: x.values }
+    let [output] = &network.outputs[..] else { panic!("one output: {:?}", network.outputs) };
+    let logits = tensors.swap_remove(output.tensor).values;
+    let mut probabilities = logits.clone();
+    if output.softmax != Softmax::None {
+        let largest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let sum: f64 = logits.iter().map(|v| (v - largest).exp()).sum();
+        for value in &mut probabilities {
+            *value = (*value - largest).exp() / sum;
+        }
+    }
+    Answer { logits, output: probabilities }
 }
 
-fn run(stage: &Stage, x: &Image) -> Image {
-    match stage {
-        Stage::Conv2d(conv) => convolve(conv, x).activate(conv.activation),
-        Stage::MaxPool2d(pool) => {
-            slide(pool, x, |values, _| values.iter().copied().fold(f64::NEG_INFINITY, f64::max))
+fn run(layer: &Layer<Real>, x: &Image) -> Image {
+    let (weights, bias) = layer.parameters.weights.real(&layer.operation);
+    match layer.operation {
+        Operation::Conv2d { window, depthwise, .. } => convolve(window, depthwise, &weights, &bias, x),
+        Operation::MaxPool(window) => {
+            slide(window, x, |values, _| values.iter().copied().fold(f64::NEG_INFINITY, f64::max))
         }
-        Stage::AveragePool2d(pool) => slide(pool, x, |values, positions| {
-            let count = if pool.count_include_pad { positions } else { values.len() };
+        Operation::AveragePool { window, count_include_pad } => slide(window, x, |values, positions| {
+            let count = if count_include_pad { positions } else { values.len() };
             values.iter().sum::<f64>() / count as f64
         }),
-        Stage::GlobalAveragePool { .. } => {
+        Operation::GlobalAveragePool => {
             let mut y = Image::new(1, 1, x.channels);
             for (index, value) in x.values.iter().enumerate() {
                 y.values[index % x.channels] += value / (x.height * x.width) as f64;
             }
             y
         }
-        Stage::Dense(dense) => connect(dense, x),
-        Stage::Softmax => {
-            let mut y = x.clone();
-            let largest = x.values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            let sum: f64 = x.values.iter().map(|v| (v - largest).exp()).sum();
-            for value in &mut y.values {
-                *value = (*value - largest).exp() / sum;
-            }
-            y
-        }
-        Stage::Block(block) => residual(block, x),
+        Operation::Dense { .. } => connect(&weights, &bias, x),
+        ref other => panic!("the passes have left {other:?}"),
     }
 }
 
-fn convolve(conv: &Conv2d, x: &Image) -> Image {
-    assert_eq!(conv.input_channels, x.channels);
-    let [kernel_height, kernel_width] = conv.kernel;
-    let [top, left, bottom, right] = conv.padding;
-    let height = (x.height + top + bottom - kernel_height) / conv.stride[0] + 1;
-    let width = (x.width + left + right - kernel_width) / conv.stride[1] + 1;
-    let mut y = Image::new(height, width, conv.output_channels);
+fn convolve(window: Window, depthwise: bool, weights: &[f32], bias: &[f64], x: &Image) -> Image {
+    let Window { kernel: [kernel_height, kernel_width], stride, padding } = window;
+    let depth = if depthwise { 1 } else { x.channels };
+    assert_eq!(weights.len(), kernel_height * kernel_width * depth * bias.len());
+    let [top, left, bottom, right] = padding;
+    let height = (x.height + top + bottom - kernel_height) / stride[0] + 1;
+    let width = (x.width + left + right - kernel_width) / stride[1] + 1;
+    let mut y = Image::new(height, width, bias.len());
     for row in 0..height {
         for column in 0..width {
-            for output in 0..conv.output_channels {
-                let mut sum = f64::from(conv.bias[output]);
+            for (output, bias) in bias.iter().enumerate() {
+                let mut sum = *bias;
                 for i in 0..kernel_height {
                     for j in 0..kernel_width {
-                        let from_row = (row * conv.stride[0] + i) as isize - top as isize;
-                        let from_column = (column * conv.stride[1] + j) as isize - left as isize;
+                        let from_row = (row * stride[0] + i) as isize - top as isize;
+                        let from_column = (column * stride[1] + j) as isize - left as isize;
                         let position = i * kernel_width + j;
-                        if conv.depthwise {
-                            let weight = conv.weights[position * x.channels + output];
+                        if depthwise {
+                            let weight = weights[position * x.channels + output];
                             sum += f64::from(weight) * x.get(from_row, from_column, output).unwrap_or(0.0);
                             continue;
                         }
                         for input in 0..x.channels {
                             let filter = output * kernel_height * kernel_width + position;
-                            let weight = conv.weights[filter * x.channels + input];
+                            let weight = weights[filter * x.channels + input];
                             sum += f64::from(weight) * x.get(from_row, from_column, input).unwrap_or(0.0);
                         }
                     }
@@ -137,66 +138,48 @@ fn convolve(conv: &Conv2d, x: &Image) -> Image {
     y
 }
 
-fn slide(pool: &Pool2d, x: &Image, reduce: impl Fn(&[f64], usize) -> f64) -> Image {
-    let [top, left, bottom, right] = pool.padding;
-    let height = (x.height + top + bottom - pool.kernel[0]) / pool.stride[0] + 1;
-    let width = (x.width + left + right - pool.kernel[1]) / pool.stride[1] + 1;
+fn slide(window: Window, x: &Image, reduce: impl Fn(&[f64], usize) -> f64) -> Image {
+    let Window { kernel, stride, padding: [top, left, bottom, right] } = window;
+    let height = (x.height + top + bottom - kernel[0]) / stride[0] + 1;
+    let width = (x.width + left + right - kernel[1]) / stride[1] + 1;
     let mut y = Image::new(height, width, x.channels);
     for row in 0..height {
         for column in 0..width {
             for channel in 0..x.channels {
                 let mut values = Vec::new();
-                for i in 0..pool.kernel[0] {
-                    for j in 0..pool.kernel[1] {
-                        let from_row = (row * pool.stride[0] + i) as isize - top as isize;
-                        let from_column = (column * pool.stride[1] + j) as isize - left as isize;
+                for i in 0..kernel[0] {
+                    for j in 0..kernel[1] {
+                        let from_row = (row * stride[0] + i) as isize - top as isize;
+                        let from_column = (column * stride[1] + j) as isize - left as isize;
                         values.extend(x.get(from_row, from_column, channel));
                     }
                 }
-                *y.at(row, column, channel) = reduce(&values, pool.kernel[0] * pool.kernel[1]);
+                *y.at(row, column, channel) = reduce(&values, kernel[0] * kernel[1]);
             }
         }
     }
     y
 }
 
-fn connect(dense: &Dense, x: &Image) -> Image {
-    assert_eq!(dense.inputs, x.values.len());
-    let mut y = Image::new(1, 1, dense.outputs);
+fn connect(weights: &[f32], bias: &[f64], x: &Image) -> Image {
+    assert_eq!(weights.len(), bias.len() * x.values.len());
+    let mut y = Image::new(1, 1, bias.len());
     for (output, value) in y.values.iter_mut().enumerate() {
-        let row = &dense.weights[output * dense.inputs..][..dense.inputs];
+        let row = &weights[output * x.values.len()..][..x.values.len()];
         let products = row.iter().zip(&x.values).map(|(w, v)| f64::from(*w) * v);
-        *value = f64::from(dense.bias[output]) + products.sum::<f64>();
+        *value = bias[output] + products.sum::<f64>();
     }
-    y.activate(dense.activation)
+    y
 }
 
-fn residual(block: &Block, x: &Image) -> Image {
-    assert_eq!(block.path.last().unwrap().activation, Activation::None);
-    let mut sum = x.clone();
-    for conv in &block.path {
-        sum = convolve(conv, &sum).activate(conv.activation);
-    }
-    let shortcut = match &block.shortcut {
-        Shortcut::Identity => x.clone(),
-        Shortcut::Projection(conv) => convolve(conv, x),
-        Shortcut::Padded { stride, channels_before } => {
-            let mut y = Image::new(sum.height, sum.width, sum.channels);
-            for row in 0..sum.height {
-                for column in 0..sum.width {
-                    for channel in 0..x.channels {
-                        let from = ((row * stride[0]) as isize, (column * stride[1]) as isize);
-                        *y.at(row, column, channels_before + channel) =
-                            x.get(from.0, from.1, channel).unwrap();
-                    }
-                }
+fn add(shortcut: Shortcut, x: &Image, sum: &mut Image) {
+    for row in 0..sum.height {
+        for column in 0..sum.width {
+            for channel in 0..x.channels {
+                let from = ((row * shortcut.stride[0]) as isize, (column * shortcut.stride[1]) as isize);
+                *sum.at(row, column, shortcut.channels_before + channel) +=
+                    x.get(from.0, from.1, channel).unwrap();
             }
-            y
         }
-    };
-    assert_eq!((sum.height, sum.width, sum.channels), (shortcut.height, shortcut.width, shortcut.channels));
-    for (value, other) in sum.values.iter_mut().zip(&shortcut.values) {
-        *value += other;
     }
-    sum.activate(block.activation)
 }

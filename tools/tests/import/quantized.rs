@@ -1,41 +1,18 @@
 //! ONNX files that ONNX Runtime has quantized: weights and scales are kept, answers are close, all others are refused.
 
 use skipstone::{Arena, Model, Network};
+use skipstone_tools::assemble::{Target, Wishes};
 use skipstone_tools::convert::{Method, convert};
-use skipstone_tools::import::{ErrorKind, ImportOptions, import};
-use skipstone_tools::network::{
-    Block, Conv2d, Dense, FloatNetwork, LayerScales, Part, Shortcut, Stage, TensorId, TensorScale,
-};
-use skipstone_tools::optimize::{Target, Wishes};
+use skipstone_tools::front::{ErrorKind, ImportOptions, import};
+use skipstone_tools::ir::{FloatNetwork, Layer, Real, TensorScale, Weights};
 
 use crate::{assert_answers, fixture, imported, npz, outline};
 
 const FILES: [&str; 4] = ["qdq-int8", "qdq-uint8", "qdq-symmetric", "qdq-uint8-weights"];
 
-/// Name, weights and tensor of every layer with weights.
-fn layers(network: &FloatNetwork) -> Vec<(&str, &[f32], TensorId)> {
-    let mut layers = Vec::new();
-    for (stage, layer) in network.stages.iter().enumerate() {
-        let tensor = |part| TensorId { stage, part };
-        let mut conv = |conv, part| {
-            layers.push({
-                let Conv2d { name, weights, .. }: &Conv2d = conv;
-                (&**name, &weights[..], tensor(part))
-            })
-        };
-        match layer {
-            Stage::Conv2d(layer) => conv(layer, Part::Output),
-            Stage::Block(Block { path, shortcut, .. }) => {
-                path.iter().enumerate().for_each(|(index, layer)| conv(layer, Part::Path(index)));
-                if let Shortcut::Projection(layer) = shortcut {
-                    conv(layer, Part::Projection);
-                }
-            }
-            Stage::Dense(Dense { name, weights, .. }) => layers.push((name, weights, tensor(Part::Output))),
-            _ => {}
-        }
-    }
-    layers
+/// The layers with weights.
+fn layers(network: &FloatNetwork) -> impl Iterator<Item = &Layer<Real>> {
+    network.layers.iter().filter(|layer| layer.parameters.weights != Weights::None)
 }
 
 #[test]
@@ -47,25 +24,30 @@ fn weights_biases_and_scales_are_those_of_the_file() {
         let plain = Wishes { target: Target::Reference, ..Wishes::default() };
         let blob = convert(&network, None, Method::default(), plain, &|_| {}).unwrap().blob;
         let expected = fixture(&format!("{file}.npz"));
-        let layers = layers(&network);
-        assert_eq!(layers.len(), 7);
-        for (name, weights, tensor) in layers {
+        assert_eq!(layers(&network).count(), 7);
+        for layer in layers(&network) {
+            let name = &layer.name;
             let array = |what: &str| npz::bytes(&expected, &format!("{name}.{what}")).unwrap();
             let floats = |what: &str| npz::floats(&expected, &format!("{name}.{what}")).unwrap();
-            let LayerScales { weights: scales, bias, .. } = &network.quantized.layers[&tensor];
-            assert_eq!(*scales, floats("scales"), "{file}: {name}");
-            assert_eq!(scales.len() > 1, file == "qdq-int8");
-            let stored: Vec<u8> = bias.iter().flat_map(|bias| bias.to_le_bytes()).collect();
+            let Weights::Integers(kept) = &layer.parameters.weights else { panic!("{file}: {name}") };
+            assert_eq!(kept.scales, floats("scales"), "{file}: {name}");
+            assert_eq!(kept.scales.len() > 1, file == "qdq-int8");
+            let stored: Vec<u8> = kept.bias.iter().flat_map(|bias| bias.to_le_bytes()).collect();
             assert_eq!(stored, array("bias"), "{file}: {name}");
             let integers = array("weights");
-            let filter = weights.len() / bias.len();
-            for (index, (&weight, &integer)) in weights.iter().zip(&integers).enumerate() {
-                let scale = scales[(index / filter).min(scales.len() - 1)];
+            let weights: Vec<u8> = kept.weights.iter().map(|&weight| weight as u8).collect();
+            assert_eq!(weights, integers, "{file}: {name}");
+            let filter = integers.len() / kept.bias.len();
+            let real = layer.parameters.weights.real(&layer.operation).0;
+            for (index, (&weight, &integer)) in real.iter().zip(&integers).enumerate() {
+                let scale = kept.scale(index / filter);
                 assert_eq!(weight, f32::from(integer as i8) * scale, "{file}: {name} at {index}");
             }
             // in the blob as well, one after the other
             assert!(blob.windows(integers.len()).any(|part| part == integers), "{file}: {name}");
-            let TensorScale { scale, zero_point } = network.quantized.tensors[&tensor];
+            // of a block's last convolution, before the addition
+            let sum = layer.parameters.sum_scale.or(layer.parameters.scale);
+            let TensorScale { scale, zero_point } = sum.unwrap();
             assert_eq!(vec![scale, f32::from(zero_point)], floats("output"), "{file}: {name}");
         }
     }
@@ -74,11 +56,12 @@ fn weights_biases_and_scales_are_those_of_the_file() {
 #[test]
 fn uint8_weights_that_reach_minus_128_are_rounded_again_and_the_others_kept() {
     let network = imported(&fixture("qdq-uint8-weights.onnx")).network;
-    for (name, weights, tensor) in layers(&network) {
+    for layer in layers(&network) {
+        let name = &layer.name;
         let integers = npz::bytes(&fixture("qdq-uint8-weights.npz"), &format!("{name}.weights")).unwrap();
-        assert_eq!(weights.len(), integers.len());
+        assert_eq!(layer.parameters.weights.real(&layer.operation).0.len(), integers.len());
         let fits = !integers.contains(&(i8::MIN as u8));
-        assert_eq!(network.quantized.layers.contains_key(&tensor), fits, "{name}");
+        assert_eq!(matches!(layer.parameters.weights, Weights::Integers(_)), fits, "{name}");
     }
 }
 
@@ -89,9 +72,7 @@ fn answers_are_close_to_onnx_runtimes() {
         let blob = convert(&network, None, Method::default(), Wishes::default(), &|_| {}).unwrap().blob;
         let answers = fixture(&format!("{file}.npz"));
         let logits = npz::floats(&answers, "logits").unwrap();
-        let step = network.quantized.tensors
-            [&TensorId { stage: network.stages.len() - 1, part: Part::Output }]
-            .scale;
+        let step = network.layers.last().unwrap().parameters.scale.unwrap().scale;
         let images = npz::images(&answers);
         let mut arena = Box::new(Arena::<{ 64 * 1024 }>::new());
         let mut int8: Network = Network::new(Model::parse(&blob).unwrap(), &mut arena[..]).unwrap();

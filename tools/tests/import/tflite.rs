@@ -1,17 +1,16 @@
 //! TensorFlow Lite's files, as its converter wrote them, against LiteRT's reference kernels.
 
-use skipstone::stage::Stage as Layer;
 use skipstone::{Arena, Model, Network};
+use skipstone_tools::assemble::Wishes;
 use skipstone_tools::blob::Blob;
 use skipstone_tools::calibrate::Ranges;
 use skipstone_tools::convert::{Method, convert};
-use skipstone_tools::import::{ErrorKind, ImportOptions, import, import_bytes};
-use skipstone_tools::layerwise;
-use skipstone_tools::network::{FloatNetwork, Part, Preprocessing, TensorId, TensorScale};
-use skipstone_tools::optimize::Wishes;
-use skipstone_tools::quantize::{Rounding, quantize};
+use skipstone_tools::front::{ErrorKind, ImportOptions, import, import_bytes};
+use skipstone_tools::ir::{FloatNetwork, Operation, Preprocessing, TensorScale, Weights, blocks};
+use skipstone_tools::layerwise::{Values, run_layers};
+use skipstone_tools::quantize::{Rounding, is_quantized, quantize};
 
-use super::{assert_answers, fixture, imported, npz, outline};
+use super::{assert_answers, fixture, has_softmax, imported, npz, outline};
 
 /// A network that is fed pixels of 0..255, which its file does not say.
 fn raw(name: &str) -> FloatNetwork {
@@ -37,7 +36,7 @@ fn float_files_answer_as_litert_does() {
     ];
     for (network, name, stages) in cases {
         assert_eq!((outline(&network), &*network.name), (stages.into(), name));
-        assert!(network.quantized.tensors.is_empty() && network.quantized.layers.is_empty());
+        assert!(!is_quantized(&network));
         assert_answers(&network, &fixture(&format!("{name}.npz")));
     }
 }
@@ -46,8 +45,11 @@ fn float_files_answer_as_litert_does() {
 fn int8_weights_under_float_activations_are_taken_as_floats() {
     let [float, weights] = ["tflite-residual", "tflite-residual-weights"].map(raw);
     assert_eq!(outline(&weights), RESIDUAL);
-    assert!(weights.quantized.layers.is_empty());
-    assert!(weights.stages != float.stages, "nothing in the file is quantized");
+    let kept = |network: &FloatNetwork| {
+        network.layers.iter().any(|layer| matches!(layer.parameters.weights, Weights::Integers(_)))
+    };
+    assert!(!kept(&weights));
+    assert!(weights.layers != float.layers, "nothing in the file is quantized");
     let image = &npz::images(&fixture("tflite-residual.npz"))[..192];
     let [a, b] = [&float, &weights].map(|network| super::oracle::evaluate(network, image).logits);
     assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 0.05), "{a:?} {b:?}");
@@ -62,9 +64,13 @@ fn blob(network: &FloatNetwork, rounding: Rounding) -> Result<Blob, String> {
 /// The scores before a softmax, for each of the four images.
 fn scores(blob: &Blob, images: &[u8]) -> Vec<f32> {
     let model = Model::parse(blob).unwrap();
-    let stages: Vec<Layer<'_>> = model.stages().map(|entry| entry.unwrap().stage).collect();
+    let layers: Vec<_> = model.layers().map(|entry| entry.unwrap().layer).collect();
     let images = images.chunks_exact(images.len() / 4);
-    images.flat_map(|image| layerwise::run(&stages, image, &mut |_, _| {}).unwrap()).collect()
+    let scores = |image| match run_layers(&layers, image).unwrap().pop() {
+        Some(Values::Scores(scores)) => scores,
+        other => panic!("no scores: {other:?}"),
+    };
+    images.flat_map(scores).collect()
 }
 
 const INT8: [(&str, &str); 4] = [
@@ -96,10 +102,8 @@ fn tflite_exact_is_litert_bit_for_bit() {
         let (network, answers) = (own(name), fixture(&format!("{name}.npz")));
         let blob = blob(&network, Rounding::TfliteExact).unwrap();
         let images = npz::images(&answers);
-        let stage = network.stages.iter().rposition(|s| matches!(s, super::Stage::Dense(_))).unwrap();
-        let TensorScale { scale, zero_point } =
-            network.quantized.tensors[&TensorId { stage, part: Part::Output }];
-        let softmax = stage + 1 < network.stages.len();
+        let TensorScale { scale, zero_point } = network.layers.last().unwrap().parameters.scale.unwrap();
+        let softmax = has_softmax(&network);
         // steps where a softmax follows, else real numbers
         let unit = if softmax { 1.0 } else { scale };
         let found = scores(&blob, &images);
@@ -132,20 +136,16 @@ fn tflite_exact_needs_what_the_file_has() {
     assert!(blob(&network, Rounding::Fused).is_ok(), "its first layer's weights are quantized again");
     // a tensor without a scale
     let mut network = own("tflite-residual-int8");
-    network.quantized.tensors.remove(&TensorId { stage: 1, part: Part::Path(0) });
+    let inner = blocks(&network)[0].path[0];
+    network.layers[inner].parameters.scale = None;
     let message = blob(&network, Rounding::TfliteExact).unwrap_err();
     assert!(message.contains("its output is not int8 in the file"), "{message}");
     let message = blob(&network, Rounding::Fused).unwrap_err();
     assert!(message.contains("--calibrate"), "{message}");
-    // a float softmax
-    let mut network = own("tflite-residual-int8");
-    network.quantized.tensors.remove(&TensorId { stage: 6, part: Part::Output });
-    let message = blob(&network, Rounding::TfliteExact).unwrap_err();
-    assert!(message.contains("softmax: is not int8"), "{message}");
     // a pooling that changes the scale
     let mut network = own("tflite-mean-int8");
-    let output = TensorId { stage: 3, part: Part::Output };
-    network.quantized.tensors.insert(output, TensorScale { scale: 0.5, zero_point: 0 });
+    let pool = network.layers.iter_mut().find(|layer| matches!(layer.operation, Operation::MaxPool(_)));
+    pool.unwrap().parameters.scale = Some(TensorScale { scale: 0.5, zero_point: 0 });
     let message = blob(&network, Rounding::TfliteExact).unwrap_err();
     assert!(message.contains("changes the scale"), "{message}");
 }

@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 use skipstone::host::{Kind, Operation, span};
 use skipstone::{Arena, Model, Network};
+use skipstone_tools::assemble::Wishes;
 use skipstone_tools::blob::Blob;
 use skipstone_tools::convert::{Method, convert};
 use skipstone_tools::float::Evaluator;
 use skipstone_tools::front::{ImportOptions, import};
 use skipstone_tools::ir::FloatNetwork;
 use skipstone_tools::layerwise::{Values, run_layers};
-use skipstone_tools::plan::choose::Wishes;
 use skipstone_tools::quantize::Rounding;
 
 /// Scale of the logits in the int8 file.

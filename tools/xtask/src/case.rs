@@ -175,17 +175,35 @@ impl Case {
 
     /// Runs the network on the host with the runtime that runs on the board.
     pub(crate) fn on_host(&self) -> Result<OnHost> {
+        let input = self.model(&mut Vec::new())?.input();
+        let scores = self.scores(&self.image_bytes()?)?;
+        Ok(OnHost { width: input.width.into(), channels: input.channels.into(), scores })
+    }
+
+    /// The bytes of the images.
+    pub(crate) fn image_bytes(&self) -> Result<Vec<u8>> {
+        read(&self.images)
+    }
+
+    /// The bits of the scores of the first image in `bytes`.
+    pub(crate) fn scores_of(&self, bytes: &[u8]) -> Result<String> {
+        let length = self.model(&mut Vec::new())?.input().len();
+        let image = bytes.get(..length).with_context(|| format!("an image has {length} bytes"))?;
+        Ok(self.scores(image)?.remove(0))
+    }
+
+    /// The bits of the scores of each image in `bytes`.
+    fn scores(&self, bytes: &[u8]) -> Result<Vec<String>> {
         let (mut blob, mut arena) = (Vec::new(), Vec::new());
         let model = self.model(&mut blob)?;
         let arena = aligned(&mut arena, model.arena_bytes_rows());
         let mut network: Network = Network::new(model, arena)?;
         let mut scores = Vec::new();
-        for image in read(&self.images)?.chunks(model.input().len()) {
+        for image in bytes.chunks(model.input().len()) {
             let bits = network.run(image)?.values().iter().map(|score| format!("{:08x}", score.to_bits()));
             scores.push(bits.collect::<Vec<_>>().join(" "));
         }
-        let input = model.input();
-        Ok(OnHost { width: input.width.into(), channels: input.channels.into(), scores })
+        Ok(scores)
     }
 }
 

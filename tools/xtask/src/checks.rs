@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::bench::{self, Counter, MODES, Measurement, Network};
 use crate::board::{self, BOARDS, Board, EMULATED};
 use crate::case::{Case, DIGITS, Tool};
-use crate::firmware::{Build, SELF_TEST};
+use crate::firmware::{Build, CAMERA, SELF_TEST};
 use crate::report::Report;
 use crate::suite::{Outcome, Suite};
 use crate::toolchain::{Toolchain, host_cargo, is_installed};
@@ -70,6 +70,8 @@ pub(crate) fn run(only: &[String]) -> Result<ExitCode> {
     suite.check("emulated parity, photo", || bench.parity(bench.photo()?, 1));
     suite.check("emulated parity, digits", || bench.parity(bench.digits()?, DIGITS));
     suite.check("emulated parity, ResNet-56", || bench.deep());
+    suite.check("emulated camera", || bench.camera());
+    suite.check("emulated swap", || bench.swap());
     suite.check("emulated update", || bench.update());
     suite.check("budgets", || bench.budgets());
     suite.check("panic free", || bench.panic_free());
@@ -177,7 +179,10 @@ impl Bench {
         let mut command = self.toolchain.cargo("clippy");
         Build::emulated(SELF_TEST, photo).describe_to(&mut command);
         process::run(command.args(["--bin", SELF_TEST, "--", "-D", "warnings"]))?;
-        Ok(Outcome::pass("no warnings for any board, nor with `signature` or `self-test`"))
+        let mut command = self.toolchain.cargo("clippy");
+        Build::emulated(CAMERA, photo).describe_to(&mut command);
+        process::run(command.args(["--", "-D", "warnings"]))?;
+        Ok(Outcome::pass("no warnings for any board, nor with `signature`, `self-test` or `embassy`"))
     }
 
     fn real_board(&self, board: &'static Board) -> Result<Outcome> {
@@ -276,6 +281,40 @@ impl Bench {
         Ok(Outcome::pass(format!(
             "{arena} B of arena; {pictures} images, by rows and by frame: identical scores"
         )))
+    }
+
+    /// Under an async executor, a network takes rows from a camera task while another task runs in between.
+    fn camera(&self) -> Result<Outcome> {
+        let case = self.photo()?;
+        let (report, host) = (self.emulate(CAMERA, case)?, &case.on_host()?.scores[0]);
+        for image in 0..2 {
+            let expected = format!("{image} {host}");
+            let mut lines = report.all("async");
+            ensure!(
+                lines.any(|line| line == expected),
+                "image {image}: the host's scores are missing: {host}"
+            );
+        }
+        let others =
+            report.lines().iter().filter_map(|line| line.split_once(" rows received; another task ran "));
+        let times: Vec<u32> = others.filter_map(|(_, rest)| rest.split(' ').next()?.parse().ok()).collect();
+        ensure!(times.len() == 2 && !times.contains(&0), "another task did not run in between: {times:?}");
+        Ok(Outcome::pass(format!("2 images by rows; another task ran {times:?} times; identical scores")))
+    }
+
+    /// One network and one arena run two models in turn.
+    fn swap(&self) -> Result<Outcome> {
+        let (photo, digits) = (self.photo()?, self.digits()?);
+        let build = Build { update: Some(digits), ..Build::emulated("swap", photo) };
+        let report = Report::new(emulator::run(&build.run(&self.toolchain)?, |_| {})?.succeeded()?);
+        let bytes = photo.image_bytes()?;
+        let hosts = [photo.scores_of(&bytes)?, digits.scores_of(&bytes)?];
+        for (turn, model) in [0, 1, 0, 1].into_iter().enumerate() {
+            let expected = format!("{turn} model {model} {}", hosts[model]);
+            let board: Vec<_> = report.all("turn").collect();
+            ensure!(board.contains(&&*expected), "expected `turn {expected}`, the board printed {board:#?}");
+        }
+        Ok(Outcome::pass("two models, four turns: identical scores"))
     }
 
     /// A network is updated in the field; after an interrupted or forged update, the old one runs.

@@ -15,6 +15,9 @@ use crate::{paths, process};
 /// The program that tests the kernels. It needs the feature `self-test`.
 pub(crate) const SELF_TEST: &str = "kernels";
 
+/// The program that runs under an async executor. It needs the feature `embassy`.
+pub(crate) const CAMERA: &str = "camera";
+
 /// What to build.
 pub(crate) struct Build<'a> {
     /// The program, one of firmware-example's binaries.
@@ -22,7 +25,7 @@ pub(crate) struct Build<'a> {
     pub(crate) board: &'static Board,
     /// The model and the images.
     pub(crate) case: &'a Case,
-    /// The signed network that the program `update` installs.
+    /// The second network: `update` installs it, if it is signed, and `swap` runs it in turn with the first.
     pub(crate) update: Option<&'a Case>,
     /// Arena size in bytes with the frame in it.
     pub(crate) arena_bytes: u64,
@@ -68,6 +71,9 @@ impl<'a> Build<'a> {
         cargo.arg("--release").env(board::VARIABLE, self.board.name);
         if self.program == SELF_TEST {
             cargo.args(["--features", "self-test"]);
+        }
+        if self.program == CAMERA {
+            cargo.args(["--features", "embassy"]);
         }
         if let Some(key) = &self.case.key {
             cargo.args(["--features", "signature"]).env("SKIPSTONE_KEY", key);

@@ -11,13 +11,18 @@ use crate::suite::Outcome;
 use crate::toolchain::{Nightly, host_cargo};
 use crate::{paths, process};
 
+/// The model formats, of which each is a target. The table does not need the rest of the tool.
+#[path = "../../src/front/formats.rs"]
+#[allow(dead_code, unreachable_pub, reason = "the rest of the table is the tool's")]
+mod formats;
+
 /// A fuzz target: a program in `fuzz/fuzz_targets` and its seed files.
 struct Target {
     name: &'static str,
-    about: &'static str,
+    about: String,
     program: &'static str,
     /// Folders, and the suffix of the file names in each.
-    seeds: &'static [(&'static str, &'static str)],
+    seeds: Vec<(&'static str, String)>,
 }
 
 const DATA: &str = "tests/data";
@@ -38,69 +43,55 @@ const CONVERSIONS: [(&str, Option<&str>, &[&str]); 9] = [
     ("tflite-mean-int8.tflite", None, &["--rounding", "tflite-exact"]),
 ];
 
-const TARGETS: [Target; 10] = [
-    Target {
-        name: "bytes",
-        about: "arbitrary bytes as a blob: parse, set up, run",
-        program: "bytes",
-        seeds: &[(BLOBS, ".skip"), (DATA, ".skip")],
-    },
-    Target {
-        name: "blob",
-        about: "damaged blobs with a valid checksum: rejected, or correct scores",
-        program: "blob",
+/// Name, description, program and seeds of the targets that are not model formats.
+type Row = (&'static str, &'static str, &'static str, &'static [(&'static str, &'static str)]);
+
+const OTHERS: [Row; 4] = [
+    ("bytes", "arbitrary bytes as a blob: parse, set up, run", "bytes", &[(BLOBS, ".skip"), (DATA, ".skip")]),
+    (
+        "blob",
+        "damaged blobs with a valid checksum: rejected, or correct scores",
+        "blob",
         // ResNet-8 for the Winograd kernels, for which the others are too small
-        seeds: &[(BLOBS, ".skip"), ("models", "resnet8.skip")],
-    },
-    Target {
-        name: "onnx",
-        about: "ONNX files: import, quantize, run",
-        program: "import",
-        seeds: &[(DATA, ".onnx")],
-    },
-    Target {
-        name: "tflite",
-        about: "TensorFlow Lite files: import, quantize, run",
-        program: "import",
-        seeds: &[(DATA, ".tflite")],
-    },
-    Target {
-        name: "keras",
-        about: "Keras files: import, quantize, run",
-        program: "import",
-        seeds: &[(DATA, ".h5"), (DATA, ".keras")],
-    },
-    Target {
-        name: "torch",
-        about: "PyTorch checkpoints: import, quantize, run",
-        program: "import",
-        seeds: &[(DATA, ".pt"), (DATA, ".th")],
-    },
-    Target {
-        name: "safetensors",
-        about: "safetensors checkpoints: import, quantize, run",
-        program: "import",
-        seeds: &[(DATA, ".safetensors"), ("models", ".safetensors")],
-    },
-    Target {
-        name: "description",
-        about: "TOML descriptions with their checkpoints: import, quantize, run",
-        program: "description",
-        seeds: &[(OWN, ".description")],
-    },
-    Target {
-        name: "dataset",
-        about: "CIFAR records, .npy and .npz",
-        program: "dataset",
-        seeds: &[(DATA, ".npz"), ("models", ".npz"), (OWN, ".npy")],
-    },
-    Target {
-        name: "picture",
-        about: "images: PNG, JPEG, BMP, GIF, WebP, PNM, TIFF",
-        program: "picture",
-        seeds: &[("models", ".png"), (OWN, ".picture")],
-    },
+        &[(BLOBS, ".skip"), ("models", "resnet8.skip")],
+    ),
+    (
+        "dataset",
+        "CIFAR records, .npy and .npz",
+        "dataset",
+        &[(DATA, ".npz"), ("models", ".npz"), (OWN, ".npy")],
+    ),
+    (
+        "picture",
+        "images: PNG, JPEG, BMP, GIF, WebP, PNM, TIFF",
+        "picture",
+        &[("models", ".png"), (OWN, ".picture")],
+    ),
 ];
+
+/// All targets: one for each model format, and the others.
+fn targets() -> Vec<Target> {
+    let others = OTHERS.map(|(name, about, program, seeds)| Target {
+        name,
+        about: about.into(),
+        program,
+        seeds: seeds.iter().map(|(folder, suffix)| (*folder, suffix.to_string())).collect(),
+    });
+    others.into_iter().chain(formats::FORMATS.iter().map(of_format)).collect()
+}
+
+fn of_format(format: &formats::Format) -> Target {
+    let about = format!("{} files: import, quantize, run", format.name);
+    // A description's seeds hold its checkpoint too.
+    let (program, seeds) = match format.target {
+        "description" => ("description", vec![(OWN, ".description".into())]),
+        _ => {
+            let suffix = |extension: &&str| [DATA, "models"].map(|folder| (folder, format!(".{extension}")));
+            ("import", format.extensions.iter().flat_map(suffix).collect())
+        }
+    };
+    Target { name: format.target, about, program, seeds }
+}
 
 /// Number of mutations of each seed in `cargo xtask test`.
 const MUTATIONS: usize = 20;
@@ -114,9 +105,9 @@ const MEMORY_MIB: u32 = 6144;
 /// The command's arguments.
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// The target to fuzz; if omitted, lists the targets
+    /// What to fuzz; without it, the targets are listed.
     target: Option<String>,
-    /// Stop after this many seconds
+    /// Stop after so long.
     #[arg(long, default_value_t = 300)]
     seconds: u32,
 }
@@ -124,13 +115,13 @@ pub(crate) struct Arguments {
 /// The command.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let Some(name) = &arguments.target else {
-        for target in &TARGETS {
+        for target in targets() {
             println!("{:12} {}", target.name, target.about);
         }
         return Ok(());
     };
-    let target = TARGETS
-        .iter()
+    let target = targets()
+        .into_iter()
         .find(|target| target.name == name)
         .with_context(|| format!("unknown fuzz target `{name}`; `cargo xtask fuzz` lists the targets"))?;
     let nightly = Nightly::find()?;
@@ -142,7 +133,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     let seeds: Vec<String> = target.seeds()?.iter().map(|seed| seed.display().to_string()).collect();
     let mut command = nightly.cargo();
-    // one thread for the planner and the quantizer, so that runs are reproducible
+    // the planner's and the quantizer's threads would only get into each other's way
     command.env("RAYON_NUM_THREADS", "1").args(["fuzz", "run", target.program]).arg(&corpus).arg("--");
     command.arg(format!("-seed_inputs={}", seeds.join(",")));
     command.arg(format!("-artifact_prefix={}/", artifacts.display()));
@@ -152,18 +143,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     command.arg("-print_final_stats=1");
     process::run(&mut command).with_context(|| {
         format!(
-            "target `{name}` found a failing input, or could not be built; failing inputs are in {}, and \
-             docs/robustness.md says how to turn them into tests",
+            "target `{name}` found something, or could not be built. An input that fails lies in {}; \
+             docs/robustness.md says how it becomes a test",
             artifacts.display()
         )
     })
 }
 
-/// The check of `cargo xtask test`: runs all seeds and [`MUTATIONS`] of each, with the installed compiler.
+/// The check: all seeds, and some mutations of each, on the installed compiler.
 pub(crate) fn seeds(tool: &Tool) -> Result<Outcome> {
     blobs(tool)?;
-    let mut runs = 0;
-    for target in &TARGETS {
+    let (mut runs, targets) = (0, targets());
+    for target in &targets {
         let mut command = host_cargo();
         command.args(["run", "--quiet", "--manifest-path", "fuzz/Cargo.toml", "--target-dir", "target"]);
         command.args(["--bin", target.program, "--"]).args(target.seeds()?);
@@ -172,19 +163,19 @@ pub(crate) fn seeds(tool: &Tool) -> Result<Outcome> {
         let count = text.split_whitespace().next().and_then(|word| word.parse::<usize>().ok());
         runs += count.with_context(|| format!("fuzz target `{}` printed {text:?}", target.name))?;
     }
-    Ok(Outcome::pass(format!("{} targets, {runs} runs", TARGETS.len())))
+    Ok(Outcome::pass(format!("{} targets, {runs} runs", targets.len())))
 }
 
 impl Target {
-    /// The seed files.
+    /// The files to begin with.
     fn seeds(&self) -> Result<Vec<PathBuf>> {
         let mut seeds = Vec::new();
-        for (folder, ending) in self.seeds {
+        for (folder, suffix) in &self.seeds {
             let folder = paths::root().join(folder);
             let listed =
                 fs::read_dir(&folder).with_context(|| format!("cannot list {}", folder.display()))?;
             let files = listed.filter_map(|entry| entry.ok().map(|entry| entry.path()));
-            seeds.extend(files.filter(|path| path.to_string_lossy().ends_with(ending)));
+            seeds.extend(files.filter(|path| path.to_string_lossy().ends_with(suffix)));
         }
         if seeds.is_empty() {
             bail!("fuzz target `{}` has no seeds", self.name);
@@ -194,7 +185,7 @@ impl Target {
     }
 }
 
-/// Converts the seed blobs.
+/// Makes the blobs to begin with.
 fn blobs(tool: &Tool) -> Result<()> {
     let folder = paths::root().join(BLOBS);
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
@@ -212,24 +203,23 @@ fn blobs(tool: &Tool) -> Result<()> {
     Ok(())
 }
 
-/// The folder for corpora and findings.
+/// Where what was found lies.
 fn folder() -> PathBuf {
     paths::root().join("target").join("fuzz")
 }
 
-/// Installs cargo-fuzz if it is missing.
+/// Installs cargo-fuzz where it is missing.
 fn cargo_fuzz() -> Result<()> {
     if process::probe("cargo-fuzz", &["fuzz", "--version"]).is_some() {
         return Ok(());
     }
-    println!("Installing cargo-fuzz: cargo install --locked cargo-fuzz");
+    println!("Missing, and to be installed:\n- cargo-fuzz\n    cargo install --locked cargo-fuzz");
     let mut command = host_cargo();
     command.args(["install", "--locked", "cargo-fuzz"]);
-    process::run(&mut command).context(
-        "installing cargo-fuzz failed; it needs a C++ compiler and access to the package registry",
-    )?;
+    process::run(&mut command)
+        .context("cargo-fuzz cannot be installed; it needs a C++ compiler and access to crates.io")?;
     if process::probe("cargo-fuzz", &["fuzz", "--version"]).is_none() {
-        bail!("cargo-fuzz was installed but cannot be run; is cargo's bin folder on the PATH?");
+        bail!("cargo-fuzz is still missing after its installation; is cargo's bin folder on the PATH?");
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! The weights' side: G g G^T of a filter, two channels in a word.
 
-use super::{Form, Kind};
+use super::form::{Form, Kind};
 #[cfg(skipstone_dsp)]
 use crate::kernels::dsp::primitives::assembly;
 #[cfg(not(skipstone_dsp))]
@@ -9,8 +9,11 @@ use crate::kernels::dsp::primitives::{sadd16, ssub16, sxtb16};
 
 impl Form {
     /// Transforms OHWI `weights` of a 3x3 window, filter by filter. Nothing is written if `channels` is not a multiple
-    /// of 4, which Winograd's way does not support.
+    /// of 4: no Winograd form supports such layers.
     pub(super) fn transform_weights(&self, weights: &[i8], channels: usize, transformed: &mut [u32]) {
+        if !channels.is_multiple_of(4) {
+            return;
+        }
         let two = transformed.chunks_exact_mut(self.weight_words(channels).max(1));
         let mut filters = weights.chunks_exact((9 * channels).max(1));
         for transformed in two {
@@ -22,7 +25,8 @@ impl Form {
         }
     }
 
-    /// Transforms one filter into its places, `channel` 0 or 1, among two channels' weights.
+    /// Transforms one filter into its places, `channel` 0 or 1, among two channels' weights. `channels` is a multiple
+    /// of 4, because words of four channels are read.
     #[inline(never)]
     pub(super) fn transform_filter(
         &self,
@@ -31,14 +35,16 @@ impl Form {
         channel: usize,
         transformed: &mut [u32],
     ) {
-        // words of four channels are read
         let fits = filter.len() >= 9 * channels && transformed.len() >= self.weight_words(channels);
         if !fits || !channels.is_multiple_of(4) || channel > 1 {
+            debug_assert!(false, "filter or places too short, or channels that are not whole words");
             return;
         }
         for half in 0..channels / 2 {
-            // SAFETY: of each of nine taps with `channels` channels the four around this half word are read; a
-            // word is written of each slot's `channels` words.
+            // SAFETY: `filter` has nine taps of `channels` channels, a multiple of 4, so that each tap has a word from
+            // byte `half / 2 * 4` on. `transformed` has `channels` words for each slot, and `2 * half + channel` is
+            // below `channels` (all checked above): one word of each slot is written. It is borrowed mutably, so that
+            // it overlaps no tap.
             #[allow(unsafe_code)]
             unsafe {
                 let taps =
@@ -64,26 +70,40 @@ struct Taps {
 
 #[allow(unsafe_code)]
 impl Taps {
+    /// Two channels of one tap.
+    ///
+    /// # Safety
+    /// `from` is readable, at any alignment, for a word at each of nine taps, `channels` bytes apart. `row` and
+    /// `column` are below 3.
     #[inline(always)]
     unsafe fn tap(self, row: usize, column: usize) -> u32 {
-        // SAFETY: the caller's: nine taps, `channels` bytes apart.
+        // SAFETY: `3 * row + column` is below 9: one of the nine taps (contract).
         let word =
             unsafe { self.from.add((3 * row + column) * self.channels).cast::<u32>().read_unaligned() };
         sxtb16(word.rotate_right(self.rotation))
     }
 
+    /// Two channels of three taps.
+    ///
+    /// # Safety
+    /// `from` is readable, at any alignment, for a word at each of nine taps, `channels` bytes apart. `row` is below 3.
     #[inline(always)]
     unsafe fn row(self, row: usize) -> [u32; 3] {
-        // SAFETY: the caller's.
+        // SAFETY: `row` is below 3 (contract), the columns are.
         unsafe { [self.tap(row, 0), self.tap(row, 1), self.tap(row, 2)] }
     }
 
     /// (2 G) g (2 G)^T: 16 words, `channels` apart.
+    ///
+    /// # Safety
+    /// `from` is readable, at any alignment, for a word at each of nine taps, `channels` bytes apart.
+    /// `to` is aligned and writable for 16 words, `channels` words apart, which overlap no tap.
     #[inline(always)]
     unsafe fn transform_small(self, to: *mut u32) {
         let put = |row: usize, [a, b, c]: [u32; 3]| {
             let outer = sadd16(a, c);
-            // SAFETY: the caller's: 16 words, `channels` apart.
+            // SAFETY: `row` is below 4 in all uses below, so that the words are `4 * row` to `4 * row + 3` of 16
+            // (contract).
             unsafe {
                 let to = to.add(4 * row * self.channels);
                 to.write(sadd16(a, a));
@@ -92,7 +112,7 @@ impl Taps {
                 to.add(3 * self.channels).write(sadd16(c, c));
             }
         };
-        // SAFETY: the caller's: nine taps, `channels` bytes apart.
+        // SAFETY: rows 0 to 2 of the nine taps (contract).
         unsafe {
             let first = self.row(0);
             put(0, each(first, first, sadd16));
@@ -105,18 +125,26 @@ impl Taps {
     }
 
     /// The same with the rows of G for large tiles: 36 words, `channels` apart.
+    ///
+    /// # Safety
+    /// `from` is readable, at any alignment, for a word at each of nine taps, `channels` bytes apart.
+    /// `to` is aligned and writable for 36 words, `channels` words apart, which overlap no tap.
     #[cfg(skipstone_dsp)]
     unsafe fn transform_large(self, to: *mut u32) {
-        // SAFETY: the caller's.
+        // SAFETY: the taps and words of this contract are the assembly's.
         unsafe { transform_large_m4(self.from, self.channels, self.rotation, to) }
     }
 
     /// The same with the rows of G for large tiles: 36 words, `channels` apart.
+    ///
+    /// # Safety
+    /// `from` is readable, at any alignment, for a word at each of nine taps, `channels` bytes apart.
+    /// `to` is aligned and writable for 36 words, `channels` words apart, which overlap no tap.
     #[cfg(not(skipstone_dsp))]
     unsafe fn transform_large(self, mut to: *mut u32) {
         let mut lines = [[0; 3]; 6];
         for column in 0..3 {
-            // SAFETY: the caller's: nine taps, `channels` bytes apart.
+            // SAFETY: rows 0 to 2 and `column`, below 3, of the nine taps (contract).
             let taps = unsafe { [self.tap(0, column), self.tap(1, column), self.tap(2, column)] };
             for (line, value) in lines.iter_mut().zip(large(taps)) {
                 if let Some(place) = line.get_mut(column) {
@@ -126,7 +154,7 @@ impl Taps {
         }
         for line in lines {
             for value in large(line) {
-                // SAFETY: the caller's: 36 words, `channels` apart.
+                // SAFETY: six lines of six values: at most 36 words, `channels` apart (contract).
                 unsafe { to.write(value) };
                 to = to.wrapping_add(self.channels);
             }
@@ -134,11 +162,15 @@ impl Taps {
     }
 
     /// For stride 2: 25 words, `channels` apart, in the order of [`SLOTS`].
+    ///
+    /// # Safety
+    /// `from` is readable, at any alignment, for a word at each of nine taps, `channels` bytes apart.
+    /// `to` is aligned and writable for 25 words, `channels` words apart, which overlap no tap.
     #[inline(always)]
     unsafe fn transform_polyphase(self, to: *mut u32) {
         let put = |slots: [u8; 5], [a, b, c]: [u32; 3]| {
             let put = |slot: u8, word: u32| {
-                // SAFETY: the caller's: slots are below 25.
+                // SAFETY: the slots in [`SLOTS`] are below 25: one of the words of the contract.
                 unsafe { to.add(usize::from(slot) * self.channels).write(word) }
             };
             let [first, both, third, odd, odd_again] = slots;
@@ -148,7 +180,7 @@ impl Taps {
             put(odd, b);
             put(odd_again, b);
         };
-        // SAFETY: the caller's: nine taps, `channels` bytes apart.
+        // SAFETY: rows 0 to 2 of the nine taps (contract).
         unsafe {
             let [first_slots, both_slots, third_slots, odd_slots, odd_slots_again] = SLOTS;
             let first = self.row(0);
@@ -208,6 +240,11 @@ macro_rules! large_m4 {
     };
 }
 
+/// [`Taps::transform_large`] in assembly.
+///
+/// # Safety
+/// `from` is readable, at any alignment, for a word at each of nine taps, `channels` bytes apart. `to` is aligned and
+/// writable for 36 words, `channels` words apart, which overlap no tap.
 #[cfg(skipstone_dsp)]
 #[allow(unsafe_code)]
 #[unsafe(naked)]
@@ -265,10 +302,10 @@ unsafe extern "C" fn transform_large_m4(from: *const i8, channels: usize, rotati
     )
 }
 
-/// Stride 2: the slot of each product, by what it takes of rows and of columns: with d0 to d4 under a
-/// tile, d0 - d2, d2, d4 - d2 (even taps of F(2, 2)), d1, d3 (the odd tap of the first and second
-/// output). The first group holds d2 x d2, which all four outputs take; the next four d2 times what
-/// two of them take; the last four what one takes.
+/// Stride 2: the slot of each product, by the combination of rows and of columns that it multiplies: with d0 to d4
+/// under a tile, d0 - d2, d2, d4 - d2 (even taps of F(2, 2)), d1, d3 (the odd tap of the first and second output). The
+/// first group holds d2 x d2, a term of all four outputs; the next four hold d2 times a value in two outputs; the last
+/// four hold terms of one output.
 pub(super) const SLOTS: [[u8; 5]; 5] =
     [[9, 1, 13, 10, 14], [5, 0, 7, 6, 8], [17, 3, 21, 18, 22], [11, 2, 15, 12, 16], [19, 4, 23, 20, 24]];
 
@@ -276,12 +313,12 @@ pub(super) const SLOTS: [[u8; 5]; 5] =
 mod tests {
     /// Found by valgrind: the last tap's word reached beyond the last filter.
     #[test]
-    fn channels_that_are_no_whole_words_are_left_alone() {
+    fn channels_that_are_not_whole_words_are_ignored() {
         for channels in [1, 2, 3, 5, 6, 7] {
             let mut transformed = [0; 36 * 8];
             let weights = [1; 9 * 8];
             let weights = &weights[..9 * channels];
-            super::super::LARGE.transform_weights(weights, channels, &mut transformed);
+            super::super::form::LARGE.transform_weights(weights, channels, &mut transformed);
             assert!(transformed.iter().all(|word| *word == 0), "{channels}");
         }
     }

@@ -1,6 +1,6 @@
 //! The outputs' side: A^T sums A of a tile, biases added.
 
-use super::{Form, Kind, LARGE, SMALL};
+use super::form::{Form, Kind, LARGE, LINES, SMALL};
 #[cfg(skipstone_dsp)]
 use crate::kernels::dsp::primitives::assembly;
 use crate::kernels::dsp::products::COLUMNS;
@@ -10,16 +10,20 @@ use crate::kernels::dsp::products::COLUMNS;
 const NINTH: i32 = 0x38E3_8E39;
 
 impl Form {
-    /// A^T sums A + bias of four tiles and two channels: for each row, for both channels, the outputs of the
-    /// tiles beside each other; behind them lie [`LINES`] words that are needed on the way.
+    /// A^T sums A + bias of four tiles and two channels: for each row, for both channels, the outputs of adjacent
+    /// tiles. `outputs` has [`LINES`] more words, for intermediate results.
     #[inline(never)]
     pub(super) fn outputs(&self, sums: &[i32], bias: &[i32; 2], outputs: &mut [i32]) {
         let words = self.tile * self.row_outputs();
         if sums.len() < self.sums() || outputs.len() < words + LINES {
+            debug_assert!(false, "sums or outputs too short");
             return;
         }
         let (mut sums, mut to) = (sums.as_ptr(), outputs.as_mut_ptr());
-        // SAFETY: a word of each slot is read, a tile's outputs are written beside each other in its rows.
+        // SAFETY: `sums` has eight words for each of the form's groups of slots (16, 36 or 9), `outputs` has `tile`
+        // rows of `row_outputs` words and LINES after them (checked above). `sums` and `to` advance by one tile, eight
+        // times in all: the last reads the eighth word of each group and writes the last `tile` words of each row.
+        // `outputs` is borrowed mutably, so that it overlaps no other.
         #[allow(unsafe_code)]
         unsafe {
             if self.kind == Kind::Large {
@@ -49,17 +53,21 @@ impl Form {
     }
 }
 
-/// Words between the two transforms of a large tile.
-pub(super) const LINES: usize = 6 * 4;
-
-/// The outputs of eight large tiles, four with the first bias, 64 times too large, in rows of 32; `sums` are the slots'
-/// words, eight apart, `lines` [`LINES`] words of scratch memory.
+/// The outputs of eight large tiles, four with the first bias, times 64, in rows of 32; `sums` are the slots'
+/// words, eight apart, `lines` scratch memory.
+///
+/// # Safety
+/// `sums` is readable for 36 slots of `2 * COLUMNS` aligned words. `lines` is readable and writable for [`LINES`]
+/// aligned words, `to` writable for `LARGE.tile * LARGE.row_outputs()`. `sums`, `bias`, `lines` and `to` do not
+/// overlap.
 #[cfg(not(skipstone_dsp))]
 #[allow(unsafe_code)]
 unsafe fn outputs_large(sums: *const i32, bias: &[i32; 2], lines: *mut i32, to: *mut i32) {
     for tile in 0..2 * COLUMNS {
         let bias = bias[tile / COLUMNS] << LARGE.scale_bits;
-        // SAFETY: the caller's.
+        // SAFETY: `6 * line + column` is below 36, `tile` below 8: a word of the sums (contract). `lines` has six lines
+        // of four words, LINES. `row` and `column` are below 4: `LARGE.tile * tile + column` is inside one of the
+        // `LARGE.tile` rows of `to`.
         unsafe {
             for line in 0..6 {
                 let sums = core::array::from_fn(|column| sums.add(8 * (6 * line + column) + tile).read());
@@ -76,10 +84,17 @@ unsafe fn outputs_large(sums: *const i32, bias: &[i32; 2], lines: *mut i32, to: 
     }
 }
 
+/// The outputs of eight large tiles, four with the first bias, times 64, in rows of 32; `sums` are the slots'
+/// words, eight apart, `lines` scratch memory.
+///
+/// # Safety
+/// `sums` is readable for 36 slots of `2 * COLUMNS` aligned words. `lines` is readable and writable for [`LINES`]
+/// aligned words, `to` writable for `LARGE.tile * LARGE.row_outputs()`. `sums`, `bias`, `lines` and `to` do not
+/// overlap.
 #[cfg(skipstone_dsp)]
 #[allow(unsafe_code)]
 unsafe fn outputs_large(sums: *const i32, bias: &[i32; 2], lines: *mut i32, to: *mut i32) {
-    // SAFETY: the caller's.
+    // SAFETY: this function's contract is the same; `bias` is a reference, hence readable.
     unsafe { outputs_large_m4(sums, bias, lines, to) }
 }
 
@@ -100,6 +115,10 @@ macro_rules! large_m4 {
     };
 }
 
+/// [`outputs_large`] in assembly.
+///
+/// # Safety
+/// As [`outputs_large`]; `bias` is readable.
 #[cfg(skipstone_dsp)]
 #[allow(unsafe_code)]
 #[unsafe(naked)]
@@ -167,7 +186,7 @@ unsafe extern "C" fn outputs_large_m4(
 }
 
 /// Six sums in a line by A^T of large tiles, (1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0),
-/// (0, 1, -1, 8, -8, 1), times what the factors of G leave of 24: 1, -1, -1, 1, 1, 2.
+/// (0, 1, -1, 8, -8, 1), times 24 over the factors of G with their signs: 1, -1, -1, 1, 1, 2.
 #[cfg(not(skipstone_dsp))]
 #[inline(always)]
 fn large([m0, m1, m2, m3, m4, m5]: [i32; 6]) -> [i32; 4] {
@@ -181,13 +200,17 @@ fn large([m0, m1, m2, m3, m4, m5]: [i32; 6]) -> [i32; 4] {
     ]
 }
 
-/// The four outputs of a tile, row by row, four times too large; `sums` are the slots' words, eight apart.
+/// The four outputs of a tile, row by row, times 4; `sums` are the slots' words, eight apart.
+///
+/// # Safety
+/// `sums` is aligned, and its word and those 8, 16, ... and 15 * 8 words after it are readable.
 #[cfg(skipstone_dsp)]
 #[inline(always)]
 #[allow(unsafe_code)]
 unsafe fn outputs_small(sums: *const i32, bias: i32) -> [i32; 4] {
     let [y0, y1, y2, y3]: [i32; 4];
-    // SAFETY: the caller's: sixteen words are read.
+    // SAFETY: the loads read the sixteen words of the contract, at multiples of 32 bytes up to 480. Nothing is written
+    // but the operands' registers: without an S suffix, ADD, SUB and LDR leave all flags (preserves_flags).
     unsafe {
         core::arch::asm!(
             "ldr {a}, [{sums}, #128]", "ldr {b}, [{sums}, #160]", "ldr {c}, [{sums}, #192]", "ldr {d}, [{sums}, #224]",
@@ -214,12 +237,15 @@ unsafe fn outputs_small(sums: *const i32, bias: i32) -> [i32; 4] {
     [y0, y1, y2, y3]
 }
 
-/// The four outputs of a tile, row by row, four times too large; `sums` are the slots' words, eight apart.
+/// The four outputs of a tile, row by row, times 4; `sums` are the slots' words, eight apart.
+///
+/// # Safety
+/// `sums` is aligned, and its word and those 8, 16, ... and 15 * 8 words after it are readable.
 #[cfg(not(skipstone_dsp))]
 #[inline(always)]
 #[allow(unsafe_code)]
 unsafe fn outputs_small(sums: *const i32, bias: i32) -> [i32; 4] {
-    // SAFETY: the caller's: sixteen words are read.
+    // SAFETY: `slot` is below 16 in all uses below: one of the words of the contract.
     let at = |slot: usize| unsafe { sums.add(8 * slot).read() };
     let row = |row: usize| {
         let (a, b, c, d) = (at(4 * row), at(4 * row + 1), at(4 * row + 2), at(4 * row + 3));

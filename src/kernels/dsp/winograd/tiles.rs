@@ -1,7 +1,7 @@
-//! The input's side: B^T patch B of four tiles beside each other, two channels in a word.
+//! The input's side: B^T patch B of four adjacent tiles, two channels in a word.
 
 use super::filters::SLOTS;
-use super::{Form, Kind, PAIRS};
+use super::form::{Form, Kind, PAIRS};
 #[cfg(skipstone_dsp)]
 use crate::kernels::dsp::primitives::assembly;
 #[cfg(not(skipstone_dsp))]
@@ -13,7 +13,7 @@ use crate::ops::Conv2d;
 /// Most rows under a tile.
 const MAX_ROWS: usize = 6;
 
-/// Where the words of a column lie, row by row.
+/// The addresses of a column's words, row by row.
 type Column = [*const u32; MAX_ROWS];
 
 impl Form {
@@ -32,11 +32,12 @@ impl Form {
         let left = layer.window.first_column(x);
         let fits = lines.len() >= self.line_words() && values.len() >= self.value_words(channels);
         if !fits || layer.padding_pixel.len() != channels {
+            debug_assert!(false, "lines, values or padding pixel too short");
             return;
         }
         for chunk in 0..channels / (2 * PAIRS) {
             let padding = layer.padding_pixel.as_ptr().wrapping_add(2 * PAIRS * chunk);
-            // where each row's chunk of the first pixel lies, and how far it is to the next pixel's
+            // the address of each row's chunk in the first pixel, and the distance to the next pixel's
             let mut patch = [(padding, 0); MAX_ROWS];
             for (line, row) in patch.iter_mut().zip(rows).take(self.rows) {
                 if row.len() >= width * channels {
@@ -44,8 +45,11 @@ impl Form {
                 }
             }
             let step = COLUMNS * channels / 2;
-            // SAFETY: a row of `width` pixels, or a padding pixel, is read at a chunk of a pixel inside it; lines
-            // and values have the lengths that the form asks for.
+            // SAFETY: `2 * PAIRS * (chunk + 1)` is at most `channels`, so that each pixel, and the padding pixel, has
+            // sixteen bytes from its chunk on; rows in `patch` have `width` pixels (checked above) or are the padding
+            // pixel with step 0. `lines` has `PAIRS * rows` words for each of the form's columns, `values` `COLUMNS *
+            // channels / 2` words (`step`) for each slot, of which `COLUMNS * PAIRS` are this chunk's (both checked
+            // above). Both are borrowed mutably, so that they overlap nothing else.
             #[allow(unsafe_code)]
             unsafe {
                 let (from, to) = (lines.as_ptr(), values.as_mut_ptr().add(COLUMNS * PAIRS * chunk));
@@ -69,9 +73,9 @@ impl Form {
     }
 }
 
-/// Where sixteen channels of the input under a group of tiles lie.
+/// The addresses of sixteen channels of the input under a group of tiles.
 struct Patch {
-    /// The first pixel of each row, and how far it is to the next.
+    /// The first pixel of each row, and the distance to the next.
     rows: [(*const i8, usize); MAX_ROWS],
     padding: *const i8,
     left: isize,
@@ -80,6 +84,11 @@ struct Patch {
 
 impl Patch {
     /// B^T patch: for each column, for each pair of channels, the rows.
+    ///
+    /// # Safety
+    /// Each of the form's rows is `width` pixels of sixteen readable bytes, as far apart as its distance states, or one
+    /// with distance 0; so is `padding`. `to` is aligned and writable for `PAIRS * form.rows` words for each of
+    /// `form.columns` columns, which overlap no pixel. `column` is the function for the form's number of rows.
     #[allow(unsafe_code)]
     unsafe fn columns(&self, form: &Form, mut to: *mut u32, column: unsafe fn(&mut Column, *mut u32)) {
         for x in (self.left..).take(form.columns) {
@@ -88,18 +97,23 @@ impl Patch {
                 let start = if inside { start.wrapping_add(x.cast_unsigned() * step) } else { self.padding };
                 start.cast()
             });
-            // SAFETY: the caller's.
+            // SAFETY: a column inside the row points to one of its `width` pixels, any other to the padding pixel:
+            // sixteen bytes each (contract). `to` has `PAIRS * form.rows` words for each of `form.columns` columns, and
+            // this is one of them.
             unsafe { column(&mut words, to) };
             to = to.wrapping_add(PAIRS * form.rows);
         }
     }
 }
 
-/// The word of row `row`; the next one comes next.
+/// The word of row `row`, whose address then moves to its next word.
+///
+/// # Safety
+/// `row` is below MAX_ROWS, and its address is readable for a word, of any alignment.
 #[inline(always)]
 #[allow(unsafe_code)]
 unsafe fn take(column: &mut Column, row: usize) -> u32 {
-    // SAFETY: the caller's.
+    // SAFETY: `row` is below MAX_ROWS, the array's length, and the word is readable (contract).
     unsafe {
         let at = column.get_unchecked_mut(row);
         let word = at.read_unaligned();
@@ -109,10 +123,14 @@ unsafe fn take(column: &mut Column, row: usize) -> u32 {
 }
 
 /// Four rows of sixteen channels, each word twice two channels.
+///
+/// # Safety
+/// The first four words of `column` are pointers to sixteen readable bytes each, of any alignment. `to` is aligned and
+/// writable for `PAIRS * 4` words, which overlap none of these bytes.
 #[allow(unsafe_code)]
 unsafe fn columns_small(column: &mut Column, mut to: *mut u32) {
     let put = |to: *mut u32, d0, d1, d2, d3| {
-        // SAFETY: the caller's.
+        // SAFETY: `to` has four words in both uses below.
         unsafe {
             to.write(ssub16(d0, d2));
             to.add(1).write(sadd16(d1, d2));
@@ -121,7 +139,8 @@ unsafe fn columns_small(column: &mut Column, mut to: *mut u32) {
         }
     };
     for _ in 0..PAIRS / 2 {
-        // SAFETY: the caller's.
+        // SAFETY: this is one of four words of each row (sixteen bytes), rows are below 4, and `to` has eight words for
+        // each of the `PAIRS / 2` rounds (contract).
         unsafe {
             let (a, b) = (take(column, 0), take(column, 1));
             let (c, d) = (take(column, 2), take(column, 3));
@@ -133,11 +152,16 @@ unsafe fn columns_small(column: &mut Column, mut to: *mut u32) {
 }
 
 /// Six rows of sixteen channels, each word twice two channels.
+///
+/// # Safety
+/// The first six words of `column` are pointers to sixteen readable bytes each, of any alignment. `to` is aligned and
+/// writable for `PAIRS * 6` words, which overlap none of these bytes.
 #[cfg(not(skipstone_dsp))]
 #[allow(unsafe_code)]
 unsafe fn columns_large(column: &mut Column, mut to: *mut u32) {
     for _ in 0..PAIRS / 2 {
-        // SAFETY: the caller's.
+        // SAFETY: this is one of four words of each row (sixteen bytes), rows are below 6, and `to` has twelve words
+        // for each of the `PAIRS / 2` rounds (contract).
         unsafe {
             let words: [u32; 6] = core::array::from_fn(|row| take(column, row));
             to.cast::<[u32; 6]>().write(large(words.map(sxtb16)));
@@ -147,18 +171,27 @@ unsafe fn columns_large(column: &mut Column, mut to: *mut u32) {
     }
 }
 
+/// Six rows of sixteen channels, each word twice two channels.
+///
+/// # Safety
+/// The first six words of `column` are pointers to sixteen readable bytes each, of any alignment. `to` is aligned and
+/// writable for `PAIRS * 6` words, which overlap none of these bytes.
 #[cfg(skipstone_dsp)]
 #[allow(unsafe_code)]
 unsafe fn columns_large(column: &mut Column, to: *mut u32) {
-    // SAFETY: the caller's.
+    // SAFETY: this function's contract is the assembly's.
     unsafe { columns_large_m4(column, to) }
 }
 
 /// Five rows of sixteen channels, each word twice two channels.
+///
+/// # Safety
+/// The first five words of `column` are pointers to sixteen readable bytes each, of any alignment. `to` is aligned and
+/// writable for `PAIRS * 5` words, which overlap none of these bytes.
 #[allow(unsafe_code)]
 unsafe fn columns_polyphase(column: &mut Column, mut to: *mut u32) {
     let put = |to: *mut u32, d0, d1, d2, d3, d4| {
-        // SAFETY: the caller's.
+        // SAFETY: `to` has five words in both uses below.
         unsafe {
             to.write(ssub16(d0, d2));
             to.add(1).write(d2);
@@ -168,7 +201,8 @@ unsafe fn columns_polyphase(column: &mut Column, mut to: *mut u32) {
         }
     };
     for _ in 0..PAIRS / 2 {
-        // SAFETY: the caller's.
+        // SAFETY: this is one of four words of each row (sixteen bytes), rows are below 5, and `to` has ten words for
+        // each of the `PAIRS / 2` rounds (contract).
         unsafe {
             let (a, b, c) = (take(column, 0), take(column, 1), take(column, 2));
             let (d, e) = (take(column, 3), take(column, 4));
@@ -199,12 +233,18 @@ fn large([d0, d1, d2, d3, d4, d5]: [u32; 6]) -> [u32; 6] {
 }
 
 /// 10 columns of lines become 16 slots of four tiles, `step` words apart.
+///
+/// # Safety
+/// `lines` is readable for 10 columns of `PAIRS * 4` words. `to` is writable for `COLUMNS * PAIRS` words in each of 16
+/// slots, `step` words apart. All are aligned and do not overlap.
 #[cfg(not(skipstone_dsp))]
 #[allow(unsafe_code)]
 unsafe fn rows_small(lines: *const u32, to: *mut u32, step: usize) {
     const ROWS: usize = 4;
     for row in 0..ROWS {
-        // SAFETY: the caller's: columns are below 10, slots below 16.
+        // SAFETY: `row` is below 4 and pairs below PAIRS: words of a column. Columns are at most 2 * 3 + 3, of 10;
+        // slots `4 * row` to `4 * row + 3`, of 16; tiles below COLUMNS, of `COLUMNS * PAIRS` words of a slot
+        // (contract).
         unsafe {
             let (mut from, mut to) = (lines.add(row), to.add(4 * row * step));
             for _ in 0..PAIRS {
@@ -229,12 +269,18 @@ unsafe fn rows_small(lines: *const u32, to: *mut u32, step: usize) {
 }
 
 /// 18 columns of lines become 36 slots of four tiles, `step` words apart.
+///
+/// # Safety
+/// `lines` is readable for 18 columns of `PAIRS * 6` words. `to` is writable for `COLUMNS * PAIRS` words in each of 36
+/// slots, `step` words apart. All are aligned and do not overlap.
 #[cfg(not(skipstone_dsp))]
 #[allow(unsafe_code)]
 unsafe fn rows_large(lines: *const u32, to: *mut u32, step: usize) {
     const ROWS: usize = 6;
     for row in 0..ROWS {
-        // SAFETY: the caller's: columns are below 18, slots below 36.
+        // SAFETY: `row` is below 6 and pairs below PAIRS: words of a column. Columns are at most 4 * 3 + 5, of 18;
+        // slots `6 * row` to `6 * row + 5`, of 36; tiles below COLUMNS, of `COLUMNS * PAIRS` words of a slot
+        // (contract).
         unsafe {
             let (mut from, mut to) = (lines.add(row), to.add(6 * row * step));
             for _ in 0..PAIRS {
@@ -251,29 +297,44 @@ unsafe fn rows_large(lines: *const u32, to: *mut u32, step: usize) {
     }
 }
 
+/// 10 columns of lines become 16 slots of four tiles, `step` words apart.
+///
+/// # Safety
+/// `lines` is readable for 10 columns of `PAIRS * 4` words. `to` is writable for `COLUMNS * PAIRS` words in each of 16
+/// slots, `step` words apart. All are aligned and do not overlap.
 #[cfg(skipstone_dsp)]
 #[allow(unsafe_code)]
 unsafe fn rows_small(lines: *const u32, to: *mut u32, step: usize) {
-    // SAFETY: the caller's.
+    // SAFETY: this contract is the assembly's, whose `step` is in bytes.
     unsafe { rows_small_m4(lines, to, 4 * step) }
 }
 
+/// 18 columns of lines become 36 slots of four tiles, `step` words apart.
+///
+/// # Safety
+/// `lines` is readable for 18 columns of `PAIRS * 6` words. `to` is writable for `COLUMNS * PAIRS` words in each of 36
+/// slots, `step` words apart. All are aligned and do not overlap.
 #[cfg(skipstone_dsp)]
 #[allow(unsafe_code)]
 unsafe fn rows_large(lines: *const u32, to: *mut u32, step: usize) {
-    // SAFETY: the caller's.
+    // SAFETY: this contract is the assembly's, whose `step` is in bytes.
     unsafe { rows_large_m4(lines, to, 4 * step) }
 }
 
+/// 17 columns of lines become 25 slots of four tiles, `step` words apart.
+///
+/// # Safety
+/// `lines` is readable for 17 columns of `PAIRS * 5` words. `to` is writable for `COLUMNS * PAIRS` words in each of 25
+/// slots, `step` words apart. All are aligned and do not overlap.
 #[cfg(skipstone_dsp)]
 #[allow(unsafe_code)]
 unsafe fn rows_polyphase(lines: *const u32, to: *mut u32, step: usize) {
-    // SAFETY: the caller's.
+    // SAFETY: this contract is the assembly's, whose `step` is in bytes, and the slots are [`SLOTS`].
     unsafe { rows_polyphase_m4(lines, to, 4 * step, &SLOTS) }
 }
 
-/// [`large`] in place: d0 to d5, two more registers and the mask of a fourfold value, and what is to be done
-/// with each of the six results once it is there: they are in d0, d2, t, d3, d4 and d5.
+/// [`large`] in place: d0 to d5, two more registers, the mask of a fourfold value, and the instructions that store
+/// each of the six results as soon as it is ready: they are in d0, d2, t, d3, d4 and d5.
 #[cfg(skipstone_dsp)]
 macro_rules! large_m4 {
     ($d0:literal, $d1:literal, $d2:literal, $d3:literal, $d4:literal, $d5:literal, $t:literal, $u:literal, $mask:literal,
@@ -433,6 +494,11 @@ macro_rules! half_column_m4 {
     };
 }
 
+/// [`columns_large`] in assembly.
+///
+/// # Safety
+/// The first six words of `column` are pointers to sixteen readable bytes each, of any alignment. `to` is aligned and
+/// writable for `PAIRS * 6` words, which overlap none of these bytes.
 #[cfg(skipstone_dsp)]
 #[allow(unsafe_code)]
 #[unsafe(naked)]
@@ -453,6 +519,10 @@ unsafe extern "C" fn columns_large_m4(column: *const Column, to: *mut u32) {
 }
 
 /// `step` is in bytes. r12 counts: tiles in bits 30 and 31, pairs in bits 24 to 26, rows in those between.
+///
+/// # Safety
+/// `lines` is readable for 10 columns of `PAIRS * 4` words. `to` is writable for `COLUMNS * PAIRS` words in each of 16
+/// slots, `step` bytes, a multiple of 4, apart. All are aligned and do not overlap.
 #[cfg(skipstone_dsp)]
 #[allow(unsafe_code)]
 #[unsafe(naked)]
@@ -492,7 +562,11 @@ unsafe extern "C" fn rows_small_m4(lines: *const u32, to: *mut u32, step: usize)
     )
 }
 
-/// As [`rows_small_m4`].
+/// As [`rows_small_m4`], for large tiles.
+///
+/// # Safety
+/// `lines` is readable for 18 columns of `PAIRS * 6` words. `to` is writable for `COLUMNS * PAIRS` words in each of 36
+/// slots, `step` bytes, a multiple of 4, apart. All are aligned and do not overlap.
 #[cfg(skipstone_dsp)]
 #[allow(unsafe_code)]
 #[unsafe(naked)]
@@ -546,12 +620,17 @@ unsafe extern "C" fn rows_large_m4(lines: *const u32, to: *mut u32, step: usize)
 }
 
 /// 17 columns of lines become 25 slots of four tiles, `step` words apart.
+///
+/// # Safety
+/// `lines` is readable for 17 columns of `PAIRS * 5` words. `to` is writable for `COLUMNS * PAIRS` words in each of 25
+/// slots, `step` words apart. All are aligned and do not overlap.
 #[cfg(not(skipstone_dsp))]
 #[allow(unsafe_code)]
 unsafe fn rows_polyphase(lines: *const u32, to: *mut u32, step: usize) {
     const ROWS: usize = 5;
     for (row, slots) in SLOTS.iter().enumerate() {
-        // SAFETY: the caller's: columns are below 17, slots below 25.
+        // SAFETY: `row` is below 5 and pairs below PAIRS: words of a column. Columns are at most 4 * 3 + 4, of 17; the
+        // slots in [`SLOTS`] are below 25; tiles below COLUMNS, of `COLUMNS * PAIRS` words of a slot (contract).
         unsafe {
             let mut from = lines.add(row);
             let mut to = slots.map(|slot| to.add(usize::from(slot) * step));
@@ -577,7 +656,11 @@ unsafe fn rows_polyphase(lines: *const u32, to: *mut u32, step: usize) {
     }
 }
 
-/// As [`rows_small_m4`], but lr counts.
+/// As [`rows_small_m4`], for stride 2, but lr counts.
+///
+/// # Safety
+/// `lines` is readable for 17 columns of `PAIRS * 5` words. `to` is writable for `COLUMNS * PAIRS` words in each of 25
+/// slots, `step` bytes, a multiple of 4, apart. All are aligned and do not overlap. `slots` are below 25.
 #[cfg(skipstone_dsp)]
 #[allow(unsafe_code)]
 #[unsafe(naked)]

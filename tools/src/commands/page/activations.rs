@@ -8,7 +8,7 @@ use skipstone_tools::calibrate::Observed;
 use skipstone_tools::ir::{FloatNetwork, Operation, TensorId};
 use skipstone_tools::quantize::gives_scores;
 
-use super::significant;
+use super::words::significant;
 use crate::commands::text::printable;
 
 /// Columns of a histogram.

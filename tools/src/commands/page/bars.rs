@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 use skipstone_tools::ir::{FloatNetwork, Operation};
 
-use super::{layer_names, significant};
+use super::words::{layer_names, significant};
 use crate::commands::report::Report;
 use crate::commands::text::{grouped, percent, printable};
 

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use maud::{Markup, html};
 use skipstone::Model;
 
-use super::layer_names;
+use super::words::layer_names;
 use crate::commands::occupancy::parts;
 use crate::commands::report::Report;
 use crate::commands::text::{grouped, printable};

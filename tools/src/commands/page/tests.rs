@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use skipstone::Model;
+use skipstone_tools::assemble::Wishes;
 use skipstone_tools::convert::{Method, convert};
 use skipstone_tools::data::Dataset;
 use skipstone_tools::front::{ImportOptions, import};
-use skipstone_tools::plan::choose::Wishes;
 
 use super::*;
 use crate::commands::report::report;

@@ -8,10 +8,10 @@
 #[cfg(test)]
 mod tests;
 
-use super::Checkpoint;
-use crate::front::InputSize;
+use super::tensors::Checkpoint;
 use crate::front::description::TEMPLATE;
 use crate::front::error::{ErrorKind, Refusal, enumerate};
+use crate::front::options::InputSize;
 
 /// A recognised network.
 pub(crate) struct Family {

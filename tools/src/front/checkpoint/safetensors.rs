@@ -3,7 +3,7 @@
 use half::{bf16, f16};
 use safetensors::{Dtype, SafeTensors};
 
-use super::{Checkpoint, Entry};
+use super::tensors::{Checkpoint, Entry};
 use crate::front::error::{ErrorKind, Refusal};
 use crate::front::graph::{Constant, Data};
 

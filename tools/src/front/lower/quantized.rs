@@ -1,11 +1,10 @@
 //! Quantized values: constants are read as the reals that they stand for, scales are noted with the layers.
 
-use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use super::{At, Lowering, State, Tensor};
 use crate::front::error::{ErrorKind, Refusal};
-use crate::front::graph::{Constant, Data, Node, Operator, Quantization, ValueId};
+use crate::front::graph::{Constant, Data, Operator, Quantization, ValueId};
 use crate::ir::{IntegerWeights, Operation, TensorId};
 
 /// Largest weight of a blob.
@@ -178,24 +177,4 @@ impl Lowering {
             State::Tensor(_) => None,
         }
     }
-}
-
-/// The values that the outputs are made of by nothing but a softmax and changes of their sizes.
-pub(super) fn scores(nodes: &[Node], outputs: &[ValueId]) -> BTreeSet<ValueId> {
-    let mut scores: BTreeSet<ValueId> = outputs.iter().copied().collect();
-    for node in nodes.iter().rev() {
-        let passes = matches!(
-            node.operator,
-            Operator::Identity
-                | Operator::Quantize
-                | Operator::Softmax { .. }
-                | Operator::Reshape { .. }
-                | Operator::Flatten { .. }
-                | Operator::Squeeze
-        );
-        if passes && node.outputs.iter().flatten().any(|id| scores.contains(id)) {
-            scores.extend(node.inputs.first().copied().flatten());
-        }
-    }
-    scores
 }

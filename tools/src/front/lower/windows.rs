@@ -319,7 +319,7 @@ impl Lowering {
         axis: i64,
     ) -> Result<Tensor, Refusal> {
         let refused = || {
-            let reason = "unsupported: joins tensors";
+            let reason = "joins tensors, which is not supported";
             Refusal::new(ErrorKind::Operator, at.place, reason)
                 .help("residual networks add their branches; DenseNet and Inception join them")
         };

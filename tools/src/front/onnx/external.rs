@@ -5,9 +5,9 @@ use std::path::{Component, Path, PathBuf};
 
 use prost::bytes::Bytes;
 
-use super::proto::{Entry, Tensor};
+use super::proto::{self, Entry, Tensor};
 use crate::front::error::{ErrorKind, Refusal};
-use crate::front::read_file;
+use crate::front::file::read_file;
 
 /// The files beside a model, each read once.
 pub(super) struct External {
@@ -41,7 +41,7 @@ impl External {
         };
         let (mut location, mut offset, mut length) = (None, 0, None);
         for entry in &tensor.external_data {
-            let Entry { key, value } = super::decode(entry.clone(), place)?;
+            let Entry { key, value } = proto::decode(entry.clone(), place)?;
             let number = || value.parse::<usize>().map_err(|_| refuse(format!("has {key} '{value}'")));
             match key.as_str() {
                 "offset" => offset = number()?,

@@ -7,6 +7,25 @@
 use prost::Message;
 use prost::bytes::Bytes;
 
+use crate::front::error::{ErrorKind, Refusal};
+
+/// More fields than in any of its messages.
+pub(super) const MAX_FIELDS: usize = 1 << 18;
+
+/// A message, if it is not larger than any may be; `what` names it.
+pub(super) fn decode<M: Message + Default>(bytes: Bytes, what: &str) -> Result<M, Refusal> {
+    let damaged = |reason: String| {
+        Refusal::new(ErrorKind::Damaged, what, reason)
+            .help("the file may be cut short: compare its size with the original's")
+    };
+    match count_fields(&bytes) {
+        Some(count) if count <= MAX_FIELDS => {}
+        Some(count) => return Err(damaged(format!("has {count} fields; {MAX_FIELDS} are possible"))),
+        None => return Err(damaged("is cut short, or no protobuf".into())),
+    }
+    M::decode(bytes).map_err(|error| damaged(format!("cannot be decoded: {error}")))
+}
+
 /// The file.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Model {

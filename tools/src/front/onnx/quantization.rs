@@ -2,7 +2,7 @@
 //!
 //! Activations of uint8 are int8 here, 128 less. Constants stay as the file has them, zero points too.
 
-use super::operators::Attributes;
+use super::attributes::Attributes;
 use super::{Reader, tensor};
 use crate::front::error::{ErrorKind, Refusal};
 use crate::front::graph::{Data, Quantization, ValueId};
@@ -338,7 +338,7 @@ mod tests {
     fn scales_from_elsewhere_are_refused() {
         let nodes = vec![node("QuantizeLinear", &["x", "x"], "q", vec![])];
         let refusal = quantization(13, nodes).unwrap_err();
-        assert!(refusal.reason.contains("no constant of the file"), "{refusal}");
+        assert!(refusal.reason.contains("not a constant in the file"), "{refusal}");
         let missing = quantization(13, vec![node("QuantizeLinear", &["x"], "q", vec![])]).unwrap_err();
         assert!(missing.reason.contains("its scale is missing"), "{missing}");
     }

@@ -11,23 +11,25 @@
 //! | [`trim`] | rows and columns that an average pooling leaves out | less padding, global average pooling |
 //! | [`leftovers`] | other subsampling | max pooling of one position |
 //!
-//! Each pass goes over the list once, through an [`Edit`], and refuses by name what it cannot remove.
+//! At the end, [`order`] sorts the layers. Each pass goes over the list once, through an [`Edit`], and refuses by name what it cannot remove.
 
 mod activations;
 mod additions;
 mod affine;
 mod edit;
 mod leftovers;
+mod order;
 mod padding;
+mod remarks;
 mod softmax;
 mod subsample;
 mod trim;
 
-use std::collections::BTreeMap;
-
 use super::error::{ErrorKind, Refusal};
-use crate::ir::{Affine, FloatNetwork, INPUT, Layer, Real};
+use crate::ir::{Affine, FloatNetwork, INPUT};
 use edit::Edit;
+pub(crate) use remarks::Remarks;
+use remarks::refuse;
 
 /// What the passes found out about a network, beside changing it.
 #[derive(Debug, Default)]
@@ -38,21 +40,6 @@ pub(crate) struct Findings {
     pub(crate) remarks: Remarks,
     /// The outputs that are probabilities where the file has their logarithm.
     pub(crate) logarithms: Vec<String>,
-}
-
-/// Words about layers, by name and place.
-#[derive(Debug, Default)]
-pub(crate) struct Remarks(BTreeMap<(String, String), String>);
-
-impl Remarks {
-    fn add(&mut self, layer: &Layer<Real>, words: &str) {
-        self.0.entry((layer.name.clone(), layer.place.clone())).or_default().push_str(words);
-    }
-
-    /// The words about a layer; empty if there are none.
-    pub(crate) fn get(&self, layer: &Layer<Real>) -> &str {
-        self.0.get(&(layer.name.clone(), layer.place.clone())).map_or("", String::as_str)
-    }
 }
 
 /// Runs all passes.
@@ -66,6 +53,7 @@ pub(crate) fn run(network: &mut FloatNetwork) -> Result<Findings, Refusal> {
     softmax::remove(network, &mut findings.logarithms)?;
     trim::trim(network, &mut findings.remarks);
     leftovers::replace(network)?;
+    order::sort(network);
     if network.layers.is_empty() {
         return Err(Refusal::new(ErrorKind::Topology, "", "has no layers"));
     }
@@ -79,8 +67,4 @@ pub(crate) fn run(network: &mut FloatNetwork) -> Result<Findings, Refusal> {
 /// Removes the layers that no output needs.
 pub(crate) fn remove_unread(network: &mut FloatNetwork) {
     Edit::new(network).finish();
-}
-
-fn refuse(kind: ErrorKind, layer: &Layer<Real>, reason: impl Into<String>) -> Refusal {
-    Refusal::new(kind, &layer.place, reason)
 }

@@ -45,8 +45,9 @@ fn tensors_and_nodes_are_outputs_by_name() {
     assert_eq!((network.layers[0].activation, unknown.len()), (Activation::NONE, 0));
     // A node, by what it makes.
     let (s, [_, relu, ..]) = two_heads(false);
-    let (network, _) = found(s, &[&format!("Relu{relu}")]).unwrap();
-    assert_eq!((tensors(&network), network.layers[0].activation), (vec![("Relu", 1)], Activation::RELU));
+    let name = format!("Relu{relu}");
+    let (network, _) = found(s, &[&name]).unwrap();
+    assert_eq!((tensors(&network), network.layers[0].activation), (vec![(&*name, 1)], Activation::RELU));
     // What no node and no tensor is called may be a layer: all stays, to be looked for.
     let (s, _) = two_heads(false);
     let (network, unknown) = found(s, &["somewhere"]).unwrap();

@@ -26,13 +26,13 @@ fn a_block_is_recognised_whichever_operand_is_the_path() {
         let out = if swapped { s.add(short, y) } else { s.add(y, short) };
         let network = s.network(out);
         let block = self::block(&network);
-        assert_eq!((block.path, block.shortcut), (vec![1, 2, 3], vec![0]));
+        assert_eq!((block.path, block.shortcut), (vec![0, 1, 3], vec![2]));
         let (shortcut, activation) = joined(&network);
         assert_eq!(
             (block.kind, shortcut.tensor, activation),
-            (BlockKind::Convolutional, 1, Activation::NONE)
+            (BlockKind::Convolutional, 3, Activation::NONE)
         );
-        let projection = weighted(&network.layers[0]).window;
+        let projection = weighted(&network.layers[2]).window;
         assert_eq!((projection.kernel, projection.stride), ([1, 1], [2, 2]));
     }
 }
@@ -127,7 +127,7 @@ fn of_two_convolutions_the_one_further_from_the_fork_adds_the_other() {
     });
     let out = s.add(a, b);
     let network = s.network(out);
-    assert_eq!(block(&network), block_of("block1", BlockKind::Convolutional, 0, &[2, 3], &[0, 1]));
+    assert_eq!(block(&network), block_of("block1", BlockKind::Convolutional, 0, &[0, 3], &[1, 2]));
 }
 
 fn block_of(name: &str, kind: BlockKind, fork: usize, path: &[usize], shortcut: &[usize]) -> Block {
@@ -207,17 +207,17 @@ fn paths_and_shortcuts_hold_any_layers() {
     let network = build(&max_pool, &none);
     assert_eq!(block(&network), block_of("block1", BlockKind::Identity, 0, &[0, 1, 2], &[]));
     let network = build(&none, &max_pool);
-    assert_eq!(block(&network), block_of("block1", BlockKind::Convolutional, 0, &[1, 2], &[0]));
+    assert_eq!(block(&network), block_of("block1", BlockKind::Convolutional, 0, &[0, 2], &[1]));
     let network = build(&none, &|s, x| s.conv(x, [2, 2], 3, 1));
-    assert_eq!(block(&network).shortcut, [0]);
+    assert_eq!(block(&network).shortcut, [1]);
     let activated = |s: &mut Sketch, x| {
         let y = s.conv(x, [2, 2], 1, 1);
         s.relu(y)
     };
     let network = build(&none, &activated);
     let activations: Vec<Activation> = network.layers.iter().map(|layer| layer.activation).collect();
-    assert_eq!(activations, [Activation::RELU, Activation::NONE, Activation::NONE]);
-    assert_eq!(joined(&network).0.tensor, 1);
+    assert_eq!(activations, [Activation::NONE, Activation::RELU, Activation::NONE]);
+    assert_eq!(joined(&network).0.tensor, 2);
 }
 
 #[test]

@@ -475,7 +475,7 @@ fn data_behind_the_flatbuffer_is_found() {
     let weights = read(&file).unwrap().values[1].constant.clone().unwrap();
     assert_eq!(weights.data, Data::Float(vec![1.0, 2.0, 3.0, 4.0]));
     file.pop();
-    assert!(read(&file).unwrap_err().reason.contains("buffer 1 lies outside"));
+    assert!(read(&file).unwrap_err().reason.contains("buffer 1 is outside"));
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! What calls make: tensors, dictionaries, plain data; everything else is refused by its name.
 
-use super::SAVE_WEIGHTS;
-use super::globals::Global;
+use super::globals::{Global, SAVE_WEIGHTS};
 use super::machine::{Fault, Machine};
+use super::span::{Span, text};
 use super::storage::{Storage, Tensor};
-use super::values::{Object, Span, Value, text};
+use super::values::{Object, Value};
 use crate::front::graph::MAX_RANK;
 
 use Fault::{Code, Damaged};

@@ -6,12 +6,13 @@ use std::io::{Cursor, Read};
 
 use zip::{CompressionMethod, ZipArchive};
 
+use super::elements::{Storages, checkpoint};
+use super::globals::SAVE_WEIGHTS;
 use super::machine;
 use super::state_dict;
 use super::storage::Dtype;
 use super::values::{Object, Pickle, Value};
-use super::{SAVE_WEIGHTS, Storages, checkpoint};
-use crate::front::checkpoint::Checkpoint;
+use crate::front::checkpoint::tensors::Checkpoint;
 use crate::front::error::{ErrorKind, Refusal, enumerate};
 
 fn damaged(place: impl Into<String>, reason: impl Into<String>) -> Refusal {

@@ -2,6 +2,10 @@
 
 use super::storage::Dtype;
 
+/// The help for a file that holds more than weights.
+pub(super) const SAVE_WEIGHTS: &str =
+    "save the weights alone, in Python: torch.save(model.state_dict(), 'weights.pth')";
+
 /// A function or class, by what is done when it is called.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Global {

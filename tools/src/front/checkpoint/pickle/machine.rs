@@ -6,9 +6,9 @@
 
 use std::collections::HashMap;
 
-use super::SAVE_WEIGHTS;
-use super::globals::{self, Global};
-use super::values::{Object, Pickle, Span, Value, text};
+use super::globals::{self, Global, SAVE_WEIGHTS};
+use super::span::{Span, text};
+use super::values::{Object, Pickle, Value};
 use crate::front::error::{ErrorKind, Refusal};
 
 /// More are refused: a network of a thousand layers with its optimizer has a tenth of them.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::SAVE_WEIGHTS;
+use super::globals::SAVE_WEIGHTS;
 use super::storage::Tensor;
 use super::values::{Object, Pickle, Value};
 use crate::front::error::{ErrorKind, Refusal, enumerate};

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::values::Span;
+use super::span::Span;
 use crate::front::checkpoint::safetensors;
 use crate::front::graph::{Constant, Data, MAX_RANK, elements};
 

@@ -1,6 +1,7 @@
 //! Pickles that are made up here: what attackers write, what is damaged, what must not grow.
 
 use super::*;
+use crate::front::error::ErrorKind;
 use crate::front::graph::Data;
 
 /// A pickle of protocol 2 of these parts.

@@ -1,6 +1,7 @@
 //! What a pickle's instructions make: small values on the stack, and objects that values refer to by index.
 
 use super::globals::Global;
+use super::span::{Span, text};
 use super::storage::{Storage, Tensor};
 
 /// A value; copies are cheap, and refer to the same object.
@@ -15,13 +16,6 @@ pub(super) enum Value {
     Object(u32),
     /// Plain data that no weight needs: other numbers, sets, an optimizer's settings.
     Other,
-}
-
-/// A part of the pickle's bytes that is UTF-8.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Span {
-    pub(super) start: u32,
-    pub(super) end: u32,
 }
 
 /// An object that values refer to.
@@ -74,10 +68,4 @@ impl<'a> Pickle<'a> {
             _ => None,
         }
     }
-}
-
-/// Spans were checked when they were made; a wrong one would be empty text.
-pub(super) fn text(bytes: &[u8], span: Span) -> &str {
-    let bytes = bytes.get(span.start as usize..span.end as usize).unwrap_or_default();
-    std::str::from_utf8(bytes).unwrap_or_default()
 }

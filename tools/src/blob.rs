@@ -1,14 +1,10 @@
-//! The blob on the host: its aligned bytes, and how they are encoded; see `docs/format.md`.
-
-mod encode;
+//! The blob on the host: its aligned bytes, and files of them.
 
 use std::io::Write;
 use std::ops::Deref;
 use std::path::Path;
 
 use anyhow::{Context, bail};
-
-pub use encode::{encode, fixed_bytes};
 
 /// Bytes aligned to 16, as a blob must lie in memory.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -3,7 +3,7 @@
 use skipstone::host::{Addition, Clamp, Residual, Softmax};
 use skipstone::{Model, Network, Shape};
 
-use super::choose::{Goal, Target, Wishes, assemble};
+use super::{Goal, Target, Wishes, assemble};
 use crate::ir::{
     Activation, Finish, INPUT, Integer, IntegerNetwork, Layer, Operation, Output, Preprocessing, Requantize,
     Rounding, Shortcut, TensorId, TensorScale, Window,

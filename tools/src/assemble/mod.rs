@@ -6,6 +6,10 @@
 //! loosest on; the planner gives a lower bound for the arena that each would need. Of those that fit the budget the
 //! fastest is kept, and then single choices are made faster while the budget lasts.
 
+pub mod encode;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 
 use anyhow::{Result, bail};
@@ -13,10 +17,11 @@ use clap::ValueEnum;
 use skipstone::host::schedule::Node;
 use skipstone::host::{Algorithm, Layer, MAX_STEP_ROWS, predicted_cycles};
 
-use super::layers::Prepared;
-use super::{Plan, Planner};
-use crate::blob::{Blob, encode, fixed_bytes};
+use self::encode::{encode, fixed_bytes};
+use crate::blob::Blob;
 use crate::ir::IntegerNetwork;
+use crate::plan::layers::Prepared;
+use crate::plan::{Plan, Planner};
 
 /// The core that a blob is made for. Blobs run everywhere; they are fast on the core that they were made for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use skipstone::host::format::{self, HEADER_BYTES, Header, WEIGHTS_ALIGN};
 use skipstone::host::{Algorithm, Kernels, Layer, SECTION_ALIGN, checksum};
 
-use super::Blob;
+use crate::blob::Blob;
 use crate::ir::{self, IntegerNetwork};
 use crate::plan::Plan;
 
@@ -70,7 +70,7 @@ pub fn encode(
     let manifest = format::Manifest {
         name: &network.name,
         input: network.input.into(),
-        layers: u16::try_from(network.layers.len()).context("a network has at most 65534 layers")?,
+        layers: layer_count(network)?,
         labels: sections.add(labels.as_bytes())?,
         labels_len: labels.len() as u32,
         rows: plans[0],
@@ -120,6 +120,12 @@ pub fn fixed_bytes(network: &IntegerNetwork, layers: &[Layer<'_>], entries: usiz
     let sections: usize = sections.iter().map(|section| aligned(section.len())).sum();
     let tables = 2 * entries + 4 * aligned(network.layers.len());
     Ok(HEADER_BYTES + manifest + sections + tables + labels(&network.labels)?.len() + WEIGHTS_ALIGN)
+}
+
+/// Number of layers; the input and what each layer makes are tensors with 16-bit numbers.
+fn layer_count(network: &IntegerNetwork) -> Result<u16> {
+    let layers = u16::try_from(network.layers.len()).ok().filter(|layers| *layers < u16::MAX);
+    layers.context("a network has at most 65534 layers")
 }
 
 fn labels(labels: &[String]) -> Result<String> {
