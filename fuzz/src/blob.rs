@@ -2,13 +2,11 @@
 
 use std::mem::size_of;
 
-use skipstone::stage::{Layer, Stage};
-use skipstone::{
-    Algorithm, HEADER_BYTES, Kernels, MAGIC, Model, Network, Softmax, VERSION, WEIGHTS_ALIGN, checksum,
-    schema,
-};
+use skipstone::host::format::{HEADER_BYTES, Header, Manifest, WEIGHTS_ALIGN};
+use skipstone::host::{Algorithm, Kernels, Layer, Softmax, checksum};
+use skipstone::{Model, Network, Scores};
 use skipstone_tools::blob::Blob;
-use skipstone_tools::layerwise;
+use skipstone_tools::layerwise::{self, Values};
 
 use crate::{Bytes, Plain, Random};
 
@@ -21,77 +19,90 @@ const MAX_MACS: u64 = 1 << 22;
 /// Values of a tensor that are computed.
 const MAX_VALUES: usize = 1 << 18;
 
-/// Parses, sets up and runs: nothing panics, and a plan that is accepted gives the scores that layer by
-/// layer, without a plan, come out too.
+/// Parses, sets up and runs: nothing panics, and a plan that is accepted gives the outputs that the layers give without
+/// a plan.
 pub fn check(bytes: &[u8]) {
-    scores(bytes, false);
+    outputs(bytes, false);
 }
 
-/// As [`check`], of a blob whose weights are a network's where it is `honest`; the bits of the scores.
-pub fn scores(bytes: &[u8], honest: bool) -> Option<Vec<u32>> {
+/// As [`check`], of a blob whose weights are a network's where it is `honest`; the bits of the outputs.
+pub fn outputs(bytes: &[u8], honest: bool) -> Option<Vec<Vec<u32>>> {
     let blob = Blob::from(bytes);
     let model = Model::parse(&blob).ok()?;
     assert!(model.labels().count() == 0 || model.labels().count() == model.classes());
-    let stages: Vec<Stage<'_>> = model.stages().map(|entry| entry.unwrap().stage).collect();
+    let entries: Vec<_> = model.layers().map(|entry| entry.unwrap()).collect();
+    let layers: Vec<Layer<'_>> = entries.iter().map(|entry| entry.layer.clone()).collect();
     assert_eq!(model.verify(), Ok(()));
-    let macs = stages.iter().fold(0u64, |sum, stage| sum.saturating_add(stage.macs()));
-    let values = stages.iter().map(|stage| stage.output().len()).chain([model.input().len()]).max();
+    let macs = layers.iter().fold(0u64, |sum, layer| sum.saturating_add(layer.macs()));
+    let values = layers.iter().map(|layer| layer.output().len()).chain([model.input().len()]).max();
     let runs = macs <= MAX_MACS && values.is_some_and(|values| values <= MAX_VALUES);
-    let determined =
-        honest || stages.iter().flat_map(|stage| stage.layers(0, 1)).all(|layer| is_determined(&layer));
+    let determined = honest || layers.iter().all(is_determined);
     let image: Vec<u8> = match runs {
         true => (0..model.input().len()).map(|index| ((index * 167) >> 2) as u8).collect(),
         false => Vec::new(),
     };
 
     let mut expected = None;
-    let mut compare = |scores: &[f32], how: &str| {
-        let expected = expected.get_or_insert_with(|| {
-            let scores = layerwise::run(&stages, &image, &mut |_, _| {}).unwrap();
-            match model.softmax() {
-                Softmax::None => Some(bits(&scores)),
-                Softmax::Float => {
-                    Some(skipstone::Scores::new(&scores, false).probabilities().map(f32::to_bits).collect())
-                }
-                // its own tests hold it; here the two plans are compared
-                Softmax::Fixed(_) => None,
-            }
+    let mut compare = |network: &Network<'_, 48>, how: &str| {
+        let expected: &Vec<Option<Vec<u32>>> = expected.get_or_insert_with(|| {
+            let made = layerwise::run_layers(&layers, &image).unwrap();
+            let outputs =
+                entries.iter().zip(&made).filter_map(|(entry, values)| Some((entry.output?.1, values)));
+            outputs.map(|(softmax, values)| bits(softmax, values)).collect()
         });
         if !determined {
             return;
         }
-        let scores = bits(scores);
-        assert_eq!(*expected.get_or_insert_with(|| scores.clone()), scores, "{how}");
+        let found = network.outputs().map(|output| match output.scores() {
+            Some(scores) => scores.values().iter().map(|score| score.to_bits()).collect(),
+            None => integers(output.values().unwrap()),
+        });
+        let found: Vec<Vec<u32>> = found.collect();
+        assert_eq!(found.len(), expected.len(), "{how}");
+        for (found, expected) in found.iter().zip(expected) {
+            assert!(expected.as_ref().is_none_or(|expected| expected == found), "{how}");
+        }
     };
-    // of exactly its size, so that a sanitizer sees the first byte behind it
+    // of exactly its size, so that a sanitizer sees the first byte after it
     let mut arena = vec![0u128; model.arena_bytes_rows().min(ARENA).div_ceil(16)];
-    if let Ok(mut network) = Network::<32>::new(model, bytemuck::cast_slice_mut(&mut arena))
+    if let Ok(mut network) = Network::<48>::new(model, bytemuck::cast_slice_mut(&mut arena))
         && runs
     {
-        compare(network.run(&image).unwrap().values(), "fed by rows");
+        network.run(&image).unwrap();
+        compare(&network, "fed by rows");
     }
     let mut arena = vec![0u128; model.arena_bytes().min(ARENA).div_ceil(16)];
-    if let Ok(mut network) = Network::<32>::with_frame(model, bytemuck::cast_slice_mut(&mut arena))
+    if let Ok(mut network) = Network::<48>::with_frame(model, bytemuck::cast_slice_mut(&mut arena))
         && runs
     {
         network.input_mut().copy_from_slice(&image);
-        compare(network.run().unwrap().values(), "frame in the arena");
+        network.run_frame().unwrap();
+        compare(&network, "frame in the arena");
     }
-    expected.flatten()
+    expected?.into_iter().collect()
 }
 
-/// Whether a layer's weights decide its output. Transformed ones need not stem from any filter, and those
-/// that fill up the last word of a window weigh whatever lies in scratch memory.
+/// Whether a layer's weights decide its output. Transformed ones need not stem from any filter.
 fn is_determined(layer: &Layer<'_>) -> bool {
-    layer.convolution().is_none_or(|conv| match conv.algorithm() {
-        Algorithm::Winograd | Algorithm::Winograd4 => false,
-        Algorithm::Direct => conv.input().channels.is_multiple_of(4),
-        _ => true,
-    })
+    layer
+        .convolution()
+        .is_none_or(|conv| !matches!(conv.algorithm(), Algorithm::Winograd | Algorithm::Winograd4))
 }
 
-fn bits(scores: &[f32]) -> Vec<u32> {
-    scores.iter().map(|score| score.to_bits()).collect()
+/// The bits of a layer's result as an output; `None` after TensorFlow Lite's softmax, which has tests of its own.
+fn bits(softmax: Softmax, values: &Values) -> Option<Vec<u32>> {
+    match (values, softmax) {
+        (Values::Integers(values), _) => Some(integers(values)),
+        (Values::Scores(scores), Softmax::None) => Some(scores.iter().map(|score| score.to_bits()).collect()),
+        (Values::Scores(scores), Softmax::Float) => {
+            Some(Scores::new(scores, false).probabilities().map(f32::to_bits).collect())
+        }
+        (Values::Scores(_), Softmax::Fixed(_)) => None,
+    }
+}
+
+fn integers(values: &[i8]) -> Vec<u32> {
+    values.iter().map(|value| i32::from(*value) as u32).collect()
 }
 
 /// Changes the manifest, the plans' tables or the weights, and repairs the header mostly.
@@ -121,20 +132,17 @@ pub fn mutate(bytes: &mut Bytes, random: &mut Random, plain: &mut Plain<'_>) {
 }
 
 fn manifest_end(bytes: &[u8]) -> Option<usize> {
-    let length = u32::from_le_bytes(*bytes.get(16..)?.first_chunk()?);
-    HEADER_BYTES.checked_add(length as usize)
+    HEADER_BYTES.checked_add(Header::read(bytes)?.manifest_bytes as usize)
 }
 
-/// Gives bytes the header of a blob with a manifest of this length.
+/// Gives bytes the lengths, the kernels and the checksum of a blob with a manifest of this length.
 fn repair(bytes: &mut [u8], manifest: usize) {
-    let total = bytes.len() as u32;
-    bytes[..4].copy_from_slice(&MAGIC);
-    bytes[4..6].copy_from_slice(&VERSION.to_le_bytes());
-    bytes[6..8].copy_from_slice(&Kernels::ALL.to_le_bytes());
-    bytes[8..12].copy_from_slice(&total.to_le_bytes());
-    bytes[16..20].copy_from_slice(&(manifest as u32).to_le_bytes());
-    let crc = checksum(bytes);
-    bytes[12..16].copy_from_slice(&crc.to_le_bytes());
+    let Some(header) = Header::read(bytes) else { return };
+    let (total, manifest_bytes) = (bytes.len() as u32, manifest as u32);
+    let header = Header { kernels: Kernels::ALL, total, manifest_bytes, ..header };
+    bytes[..HEADER_BYTES].copy_from_slice(&header.write());
+    let crc = checksum(bytes).to_le_bytes();
+    bytes[Header::CRC_OFFSET..][..crc.len()].copy_from_slice(&crc);
 }
 
 /// Sets a number of the manifest, as postcard encodes it, to an end of some range.
@@ -170,7 +178,7 @@ fn splice(manifest: &mut Bytes, random: &mut Random) {
 
 /// Changes an entry of a plan's tables.
 fn table(manifest: &[u8], weights: &mut [u8], random: &mut Random) {
-    let Ok((manifest, _)) = postcard::take_from_bytes::<schema::Manifest<'_>>(manifest) else { return };
+    let Ok((manifest, _)) = postcard::take_from_bytes::<Manifest<'_>>(manifest) else { return };
     let plan = if random.bool() { manifest.rows } else { manifest.frame };
     let entry = |offset: u32, index: usize| (offset as usize).checked_add(index);
     if random.u8(..4) > 0 {
@@ -179,7 +187,7 @@ fn table(manifest: &[u8], weights: &mut [u8], random: &mut Random) {
         let Some(row) = row.and_then(|at| weights.get_mut(at..)?.first_chunk_mut()) else { return };
         let address = u16::from_le_bytes(*row);
         let moved = address.wrapping_add_signed(random.i16(-3..=3));
-        let arena = (plan.arena_bytes / 4).min(u16::MAX.into()) as u16;
+        let arena = (ARENA / 4) as u16;
         let anywhere = random.u16(..=arena);
         let moved = random.choice([moved, moved, anywhere, arena, u16::MAX]).unwrap_or(address);
         *row = moved.to_le_bytes();

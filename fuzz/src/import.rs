@@ -87,10 +87,10 @@ fn converted(network: &FloatNetwork, algorithm: Algorithm, fitted: bool) {
         true => [Rounding::Fused, Rounding::TfliteExact].map(|how| quantize(network, &ranges, how)).into(),
     };
     for integers in quantized.into_iter().flatten() {
-        let reference = scores(&integers, Algorithm::Reference);
-        let fast = scores(&integers, algorithm);
+        let reference = outputs(&integers, Algorithm::Reference);
+        let fast = outputs(&integers, algorithm);
         if let (Some(reference), Some(fast)) = (reference, fast) {
-            assert_eq!(reference, fast, "{algorithm:?} gives other scores than the reference kernels");
+            assert_eq!(reference, fast, "{algorithm:?} gives other outputs than the reference kernels");
         }
     }
 }
@@ -103,12 +103,12 @@ const ALGORITHMS: [Algorithm; 5] = [
     Algorithm::Winograd4AtRunTime,
 ];
 
-/// The bits of the scores with an algorithm for all convolutions that it supports; `None` if the network
+/// The bits of the outputs with an algorithm for all convolutions that it supports; `None` if the network
 /// cannot be planned or is too large to run.
-fn scores(network: &IntegerNetwork, algorithm: Algorithm) -> Option<Vec<u32>> {
+fn outputs(network: &IntegerNetwork, algorithm: Algorithm) -> Option<Vec<Vec<u32>>> {
     let blob = assembled(network, algorithm)?;
     Model::parse(&blob).unwrap();
-    blob::scores(&blob, true)
+    blob::outputs(&blob, true)
 }
 
 /// A blob with strips of one row: to search for a better plan takes seconds.
@@ -118,7 +118,7 @@ fn assembled(network: &IntegerNetwork, algorithm: Algorithm) -> Option<Blob> {
     let algorithms: Vec<Algorithm> = layers
         .iter()
         .map(|layer| match layer.convolution() {
-            Some(conv) if conv.is_served_by(algorithm) => algorithm,
+            Some(conv) if conv.is_supported_by(algorithm) => algorithm,
             _ => Algorithm::Reference,
         })
         .collect();

@@ -224,7 +224,8 @@ fn scores_beyond_f32_are_refused_by_the_layers_name() {
 fn small_biases_after_a_silent_layer_keep_the_answers() {
     let mut silent = conv2d("silent", 8, 1, 3, 1);
     let Weights::Real { weights, bias } = &mut silent.parameters.weights else { panic!() };
-    (weights.fill(-1.0), bias.fill(-1.0));
+    weights.fill(-1.0);
+    bias.fill(-1.0);
     let mut head = dense("head", 2, 64, 5, 5);
     let Weights::Real { bias, .. } = &mut head.parameters.weights else { panic!() };
     *bias = vec![1e-4, 5e-4, 2e-4, 3e-4, 4e-4];

@@ -5,7 +5,7 @@
 use cortex_m_rt::entry;
 use defmt::{println, unwrap};
 use firmware_example::{Bits, exit, inputs};
-use skipstone::slots::{Update, UpdateError, newest_first};
+use skipstone::update::slots::{Update, UpdateError, newest_first};
 use skipstone::{Arena, Network};
 use static_cell::ConstStaticCell;
 
