@@ -19,7 +19,7 @@
 //!
 //! # Modules point one way
 //! run → blob → net → kernels → ops → base. Residual blocks
-//! ([`Block`]) are first-class: an identity block, a convolutional block (projection shortcut) and a
+//! ([`Block`](block::Block)) are first-class: an identity block, a convolutional block (projection shortcut) and a
 //! padded shortcut, each with the addition fused into its last convolution, and usable without a blob.
 //!
 //! # Features
