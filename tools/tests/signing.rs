@@ -108,7 +108,7 @@ fn what_is_refused_says_what_to_do_and_leaves_nothing_behind() {
         ("verify signed.skip --key other.pub", &["signed.skip: ", "not this key's"]),
         ("verify changed.skip --key key.pub", &["changed.skip: ", "not this key's"]),
         ("verify digits.skip --key key.pub", &["digits.skip: ", "not signed", "skipstone sign"]),
-        ("verify cut.skip --key key.pub", &["cut.skip: ", "cut off"]),
+        ("verify cut.skip --key key.pub", &["cut.skip: ", "truncated"]),
         ("verify signed.skip --key key.pem", &["key.pem: is no public key", ".pub file"]),
         ("verify signed.skip --key weak.pub", &["weak.pub: ", "skipstone keygen"]),
         ("verify key.pem --key key.pub", &["key.pem: ", "not a skipstone blob"]),
