@@ -40,7 +40,7 @@ fn main() -> ! {
         embedded_alloc::init!(HEAP, HEAP_BYTES);
     }
 
-    skipstone::self_test(|kernels, what, cases| {
+    skipstone::host::self_test(|kernels, what, cases| {
         println!("tested  {=usize} cases: {=str}, {=str}", cases, kernels, what);
     });
     for seed in 0..BLOCKS {
